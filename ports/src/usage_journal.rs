@@ -1,0 +1,38 @@
+//! The write-ahead journal of usage: the only road to the ledger, in good times and bad.
+
+use crate::{
+    error::JournalError,
+    request::RequestId,
+    usage::{TokenUsage, UsageSource},
+    usage_ledger::UsageEvent,
+};
+
+/// What a stream has consumed so far: what is charged if the process dies now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    pub request: RequestId,
+    pub usage: TokenUsage,
+    pub source: UsageSource,
+    pub cost: crate::money::PicoUsd,
+}
+
+/// Synchronous on purpose: each call is one `write(2)` of a small record, which survives `kill -9`, so that it can be made
+/// from `Drop` and before the last byte is released to a client. Contract: `ai4free_contract::usage_journal`.
+///
+/// A request that was opened and never closed when its process died is closed by the next one that opens the journal: at its
+/// last checkpoint ([`UsageSource::Estimated`]), or at the event that it was opened with ([`UsageSource::Bound`]), with
+/// [`crate::usage_ledger::Outcome::Lost`].
+pub trait UsageJournal: Send + Sync {
+    /// Declares that a provider is about to be called. `bound` is the whole event at its upper bound.
+    ///
+    /// # Errors
+    /// MUST be written before it returns `Ok`. [`JournalError::Full`] when there is no room to promise the close as well.
+    fn open(&self, bound: &UsageEvent) -> Result<(), JournalError>;
+
+    /// Replaces the earlier checkpoint of this request. Best effort.
+    fn checkpoint(&self, checkpoint: &Checkpoint);
+
+    /// The final events of a request that was opened. Never fails for want of space: `open` has kept room for it. Closing a
+    /// request that is not open changes nothing.
+    fn close(&self, request: RequestId, events: &[UsageEvent]);
+}

@@ -1,0 +1,175 @@
+//! The ledger: append-only events, and the sums that are added in the same transaction.
+
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::StoreError,
+    key::KeyId,
+    money::{PicoUsd, PicoUsdSum},
+    request::{Operation, RequestId},
+    runtime::Timestamp,
+    usage::{TokenUsage, UsageSource},
+};
+
+/// How an admitted request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Success,
+    /// The provider failed, or we did.
+    Failed,
+    /// The client went away.
+    Cancelled,
+    /// The process died while it was open.
+    Lost,
+}
+
+impl Outcome {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// What a row is. The sum of a request's rows is its charge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    Charge,
+    /// A later correction, for example after a price was wrong.
+    Adjustment,
+    /// The bound of a request whose process is gone, until its journal turns up.
+    Hold,
+    /// Takes a hold back.
+    Release,
+}
+
+/// One row of the ledger. Its identity is (request, attempt, kind, revision).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageEvent {
+    pub request: RequestId,
+    pub attempt: u16,
+    pub kind: EventKind,
+    /// More than 0 only for adjustments.
+    pub revision: u16,
+    pub operation: Operation,
+    pub key: KeyId,
+    pub user: Option<Arc<str>>,
+    /// A model id or a pattern of the catalogue.
+    pub model: Arc<str>,
+    pub provider: Option<Arc<str>>,
+    pub credential: Option<Arc<str>>,
+    pub outcome: Outcome,
+    /// A bounded code of what went wrong.
+    pub error: Option<Cow<'static, str>>,
+    pub admitted_at: Timestamp,
+    /// From admission to the first byte, in milliseconds.
+    pub first_ms: Option<u32>,
+    pub total_ms: Option<u32>,
+    pub usage: TokenUsage,
+    pub usage_source: UsageSource,
+    /// `None`: the model has no price, the row is unpriced and costs 0.
+    pub price_version: Option<u32>,
+    pub cost: PicoUsd,
+    /// What the provider said it cost.
+    pub provider_cost: Option<PicoUsd>,
+}
+
+/// Identity of one journal directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SpoolId(pub uuid::Uuid);
+
+/// The right to append for one spool. A process that attaches takes it away from the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    pub generation: i64,
+    /// How many events of this spool the ledger has committed.
+    pub acknowledged: u64,
+}
+
+/// Consecutive events of one spool: the first one has the number `from`, counted from 0 over the spool's whole life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    pub spool: SpoolId,
+    pub generation: i64,
+    pub from: u64,
+    pub events: Vec<UsageEvent>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// Events and sums are committed; the spool stands at this number.
+    Acknowledged(u64),
+    /// The ledger stands elsewhere (an earlier try had committed after all, or the database lost commits): go on from there.
+    StandsAt(u64),
+    /// Another process has attached to this spool: stop.
+    Fenced,
+}
+
+/// Whose usage a report is about. There is no report without it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Audience {
+    Key(KeyId),
+    Operator,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub requests: u64,
+    pub successful: u64,
+    pub cancelled: u64,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub cost: PicoUsdSum,
+}
+
+impl Counters {
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.requests.saturating_sub(self.successful).saturating_sub(self.cancelled)
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.successful = self.successful.saturating_add(other.successful);
+        self.cancelled = self.cancelled.saturating_add(other.cancelled);
+        self.input_tokens = self.input_tokens.saturating_add(other.input_tokens);
+        self.output_tokens = self.output_tokens.saturating_add(other.output_tokens);
+        self.cost += other.cost;
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UsageReport {
+    pub by_model: BTreeMap<String, Counters>,
+    /// By UTC day, in days since the Unix epoch.
+    pub by_day: BTreeMap<i32, Counters>,
+}
+
+/// Idempotent, fenced accounting (`ai4free_contract::usage_ledger`).
+#[async_trait]
+pub trait UsageLedger: Send + Sync {
+    /// Takes over a spool: registers it if it is new, and fences whoever held it.
+    async fn attach(&self, spool: SpoolId) -> Result<Attachment, StoreError>;
+
+    /// Appends a batch and adds its sums, in one transaction, exactly once: however often a batch is sent again, in whatever
+    /// overlap, each event is stored and summed once. At most 500 events.
+    ///
+    /// # Errors
+    /// After an error it is unknown whether the batch was committed; send it again.
+    async fn append(&self, batch: &Batch) -> Result<Appended, StoreError>;
+
+    /// Sums of whole hours from `from` (rounded down to its hour) to `to` (exclusive, rounded up).
+    async fn report(&self, audience: &Audience, from: Timestamp, to: Timestamp) -> Result<UsageReport, StoreError>;
+
+    /// The last rows of an audience, newest first: for people and for tests. At most 1000.
+    async fn recent(&self, audience: &Audience, limit: u16) -> Result<Vec<UsageEvent>, StoreError>;
+}
