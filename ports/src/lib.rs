@@ -15,6 +15,7 @@ pub mod key_store;
 pub mod limits;
 pub mod llm_provider;
 pub mod money;
+pub mod provider_settings;
 pub mod rate_limiter;
 pub mod request;
 pub mod runtime;
