@@ -1,1 +1,19 @@
+//! What the gateway does for itself, in its own process and on its own disk.
+//!
+//! The small ports of [`ai4free_ports::runtime`] ([`SystemClock`], [`UuidV7Ids`], [`OsSecrets`], [`HmacKeyHasher`],
+//! [`TokioSpawner`]), the catalogue in memory, the key cache, the rate limiter of a single process, and the usage journal on
+//! disk with the drainer that brings it to the ledger.
 
+mod catalogue;
+mod clock;
+mod ids;
+mod key_hasher;
+mod secrets;
+mod spawner;
+
+pub use catalogue::SwappableCatalogue;
+pub use clock::SystemClock;
+pub use ids::UuidV7Ids;
+pub use key_hasher::{HmacKeyHasher, Pepper};
+pub use secrets::OsSecrets;
+pub use spawner::TokioSpawner;
