@@ -1,1 +1,5 @@
+//! The gateway: use-cases, the HTTP surface that drives them, configuration, and the composition root.
+//!
+//! Read [`application`] first, then [`wiring`]: the one tells what happens to a request, the other what it happens with.
 
+pub mod application;

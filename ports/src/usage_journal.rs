@@ -1,5 +1,9 @@
 //! The write-ahead journal of usage: the only road to the ledger, in good times and bad.
 
+use std::time::Duration;
+
+use async_trait::async_trait;
+
 use crate::{
     error::JournalError,
     request::RequestId,
@@ -22,6 +26,7 @@ pub struct Checkpoint {
 /// A request that was opened and never closed when its process died is closed by the next one that opens the journal: at its
 /// last checkpoint ([`UsageSource::Estimated`]), or at the event that it was opened with ([`UsageSource::Bound`]), with
 /// [`crate::usage_ledger::Outcome::Lost`].
+#[async_trait]
 pub trait UsageJournal: Send + Sync {
     /// Declares that a provider is about to be called. `bound` is the whole event at its upper bound.
     ///
@@ -35,4 +40,8 @@ pub trait UsageJournal: Send + Sync {
     /// The final events of a request that was opened. Never fails for want of space: `open` has kept room for it. Closing a
     /// request that is not open changes nothing.
     fn close(&self, request: RequestId, events: &[UsageEvent]);
+
+    /// Waits until everything that was closed before has reached the ledger, at most this long: so that a report that is asked
+    /// for right after an answer has that answer in it. Best effort.
+    async fn drained(&self, _within: Duration) {}
 }

@@ -1,0 +1,218 @@
+//! Reserving everything that a request may use, in every scope or in none, before a provider is called.
+//!
+//! Order: reserve, then journal `open`, then the provider. A refused request writes nothing, and what a crash leaves behind
+//! between the two was never sent.
+
+use std::{sync::Arc, time::Duration};
+
+use ai4free_ports::{
+    catalogue::Price,
+    limits::Limits,
+    rate_limiter::{Certainty, Claim, LeaseId, LimitKind, RateLimiter, Reservation, Scope, SettledClaim, Settlement, Standing},
+    request::Operation,
+    runtime::Clock,
+    usage_journal::UsageJournal,
+    usage_ledger::UsageEvent,
+};
+
+use crate::application::{
+    failure::{Failure, LimitReached},
+    metering::Meter,
+    observation::Observation,
+    policy::{self, ScopeLimits},
+};
+
+/// What is left of one limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitStanding {
+    pub scope: Scope,
+    pub limit: u64,
+    pub standing: Standing,
+}
+
+/// The limits with the least left, for the `x-ratelimit-*` headers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LimitHeaders {
+    pub requests: Option<LimitStanding>,
+    pub tokens: Option<LimitStanding>,
+}
+
+/// Proof that a request holds its reservations and is written in the journal. Only [`Admission::admit`] makes one; dropping it
+/// settles.
+#[must_use]
+pub struct Admitted {
+    meter: Meter,
+    limits: LimitHeaders,
+}
+
+impl Admitted {
+    /// Gives up the proof: what is left is the meter, which settles however the request ends.
+    pub(super) fn into_parts(self) -> (Meter, LimitHeaders) {
+        (self.meter, self.limits)
+    }
+}
+
+/// A request as admission sees it.
+pub struct Order {
+    pub operation: Operation,
+    pub scopes: Vec<ScopeLimits>,
+    /// Upper bound of its tokens, in and out. Not looked at when no scope limits tokens.
+    pub tokens: u64,
+    /// The whole event at its upper bound.
+    pub bound: UsageEvent,
+    pub price: Option<Arc<Price>>,
+    /// [`ai4free_ports::catalogue::Model::label`].
+    pub label: Arc<str>,
+    /// Bytes of the prompt, for an estimate when the request is interrupted.
+    pub prompt_bytes: u64,
+}
+
+pub struct Admission {
+    pub limiter: Arc<dyn RateLimiter>,
+    pub journal: Arc<dyn UsageJournal>,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Not admitted, with the order and the observation back: the caller may try once more with a tighter bound.
+pub struct NotAdmitted {
+    pub failure: Failure,
+    pub order: Order,
+    pub observation: Observation,
+}
+
+impl Admission {
+    /// # Errors
+    /// [`Failure::LimitReached`] with everything about the limit that said no; [`Failure::Unavailable`] when we can't account.
+    pub async fn admit(&self, order: Order, observation: Observation) -> Result<Admitted, Box<NotAdmitted>> {
+        let claims = policy::claims(&order.scopes, order.operation, order.tokens);
+        let lease = LeaseId { request: order.bound.request, number: 0 };
+        // Armed before the reservation is awaited: a client that leaves meanwhile leaves no lease behind.
+        let mut held = Held::pending(self.limiter.clone(), lease, claims);
+        let limits = match held.reserve().await {
+            Ok(Ok(limits)) => limits,
+            Ok(Err(reached)) => {
+                return Err(Box::new(NotAdmitted { failure: Failure::LimitReached(reached), order, observation }));
+            }
+            Err(failure) => return Err(Box::new(NotAdmitted { failure, order, observation })),
+        };
+        if let Err(error) = self.journal.open(&order.bound) {
+            tracing::error!(error = &error as &dyn std::error::Error, "usage journal refused a request");
+            return Err(Box::new(NotAdmitted { failure: error.into(), order, observation }));
+        }
+        let meter = Meter::opened(self.journal.clone(), self.clock.clone(), held, order, observation);
+        Ok(Admitted { meter, limits })
+    }
+}
+
+/// Leases that have to be given back. Dropping it voids what was not settled: nothing was sent.
+pub(super) struct Held {
+    limiter: Arc<dyn RateLimiter>,
+    leases: Vec<Lease>,
+}
+
+struct Lease {
+    id: LeaseId,
+    claims: Vec<Claim>,
+    certainty: Certainty,
+}
+
+/// What a request used, in the terms of its claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Used {
+    /// 0 voids a request that was never sent.
+    pub(super) requests: u64,
+    pub(super) tokens: u64,
+}
+
+impl Held {
+    fn pending(limiter: Arc<dyn RateLimiter>, id: LeaseId, claims: Vec<Claim>) -> Self {
+        let leases = if claims.is_empty() { Vec::new() } else { vec![Lease { id, claims, certainty: Certainty::Unknown }] };
+        Self { limiter, leases }
+    }
+
+    /// Reserves the newest lease. A refused one is forgotten: it holds nothing.
+    async fn reserve(&mut self) -> Result<Result<LimitHeaders, Box<LimitReached>>, Failure> {
+        let Some(lease) = self.leases.last_mut() else { return Ok(Ok(LimitHeaders::default())) };
+        match self.limiter.reserve(lease.id, &lease.claims).await? {
+            Reservation::Held(standings) => {
+                lease.certainty = Certainty::Held;
+                Ok(Ok(least_left(&lease.claims, &standings)))
+            }
+            Reservation::Refused { claim, remaining, retry_after } => {
+                let refused = self.leases.pop().and_then(|mut lease| {
+                    (claim < lease.claims.len()).then(|| lease.claims.swap_remove(claim))
+                });
+                // An index out of range would be a fault of the adapter: answered as an outage, not as a panic.
+                let refused = refused.ok_or(Failure::unavailable(crate::application::failure::Unavailable::RateLimiter))?;
+                Ok(Err(Box::new(reached(refused, remaining, retry_after))))
+            }
+        }
+    }
+
+    /// A further lease, for the credential of a later attempt. Held together with the others.
+    pub(super) async fn extend(&mut self, scope: ScopeLimits, operation: Operation, tokens: u64, request: ai4free_ports::request::RequestId) -> Result<(), Failure> {
+        if scope.1 == Limits::NONE {
+            return Ok(());
+        }
+        let number = u16::try_from(self.leases.len()).unwrap_or(u16::MAX);
+        let claims = policy::claims(&[scope], operation, tokens);
+        self.leases.push(Lease { id: LeaseId { request, number }, claims, certainty: Certainty::Unknown });
+        self.reserve().await?.map(|_| ()).map_err(Failure::LimitReached)
+    }
+
+    /// Settles every lease. Never blocks.
+    pub(super) fn settle(&mut self, used: Used) {
+        for lease in self.leases.drain(..) {
+            let actual = |kind| match kind {
+                LimitKind::Requests | LimitKind::ImageRequests => used.requests,
+                LimitKind::Tokens => used.tokens,
+                LimitKind::Concurrency => 0,
+            };
+            let claims = lease.claims.into_iter().map(|claim| SettledClaim { actual: actual(claim.kind), claim }).collect();
+            self.limiter.settle(Settlement { lease: lease.id, claims, certainty: lease.certainty });
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.settle(Used { requests: 0, tokens: 0 });
+    }
+}
+
+fn reached(claim: Claim, remaining: u64, retry_after: Duration) -> LimitReached {
+    let standing = LimitStanding {
+        scope: claim.scope.clone(),
+        limit: claim.limit,
+        standing: Standing { remaining, reset: retry_after },
+    };
+    let headers = match claim.kind {
+        LimitKind::Requests | LimitKind::ImageRequests => LimitHeaders { requests: Some(standing), tokens: None },
+        LimitKind::Tokens => LimitHeaders { requests: None, tokens: Some(standing) },
+        LimitKind::Concurrency => LimitHeaders::default(),
+    };
+    LimitReached {
+        scope: claim.scope,
+        kind: claim.kind,
+        limit: claim.limit,
+        remaining,
+        requested: claim.amount,
+        retry_after,
+        headers,
+    }
+}
+
+fn least_left(claims: &[Claim], standings: &[Standing]) -> LimitHeaders {
+    let least = |wanted: fn(LimitKind) -> bool| {
+        let of_kind = claims.iter().zip(standings).filter(|(claim, _)| wanted(claim.kind));
+        of_kind.min_by_key(|(_, standing)| standing.remaining).map(|(claim, standing)| LimitStanding {
+            scope: claim.scope.clone(),
+            limit: claim.limit,
+            standing: *standing,
+        })
+    };
+    LimitHeaders {
+        requests: least(|kind| matches!(kind, LimitKind::Requests | LimitKind::ImageRequests)),
+        tokens: least(|kind| kind == LimitKind::Tokens),
+    }
+}

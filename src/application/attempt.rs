@@ -1,0 +1,203 @@
+//! Calling a provider. The only place that can, and only with an [`Admitted`].
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use ai4free_ports::{
+    error::{ProviderError, ProviderErrorKind},
+    llm_provider::{Call, CredentialInfo, Deadlines, FrameStream, LlmProvider, Reply},
+    request::{Edits, InboundRequest},
+    runtime::{Timestamp, TokenCounter},
+    usage::Encoding,
+};
+use bytes::Bytes;
+
+use crate::application::{
+    admission::{Admitted, LimitHeaders},
+    counting,
+    failure::Failure,
+    metering::{Meter, MeteredStream},
+    policy::credential_scope,
+    routing::Candidate,
+};
+
+/// One configured provider, in the two ways in which it is called.
+pub struct Upstream {
+    pub provider: Arc<dyn LlmProvider>,
+    /// The same upstream over the crossing lane, for `/v1/uptime`.
+    pub probe: Arc<dyn LlmProvider>,
+    pub deadlines: Deadlines,
+}
+
+/// All providers. The field is private: no other use-case can reach one.
+pub struct Upstreams {
+    by_id: HashMap<Arc<str>, Entry>,
+}
+
+struct Entry {
+    upstream: Upstream,
+    /// Learnt from its first stream: then frames need not be kept for counting.
+    reports_stream_usage: Arc<AtomicBool>,
+}
+
+/// How the provider is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    Client,
+    Probe,
+}
+
+/// Everything about a call that does not depend on who is admitted.
+pub struct Plan {
+    pub request: InboundRequest,
+    pub candidates: Vec<Candidate>,
+    /// The model is filled in for each candidate.
+    pub edits: Edits,
+    pub encoding: Encoding,
+    pub lane: Lane,
+}
+
+/// What the client gets.
+pub enum Answer {
+    Whole { body: Bytes, limits: LimitHeaders },
+    Stream { frames: FrameStream, limits: LimitHeaders },
+}
+
+impl Upstreams {
+    #[must_use]
+    pub fn new(upstreams: impl IntoIterator<Item = (Arc<str>, Upstream)>) -> Self {
+        let entry = |upstream| Entry { upstream, reports_stream_usage: Arc::default() };
+        Self { by_id: upstreams.into_iter().map(|(id, upstream)| (id, entry(upstream))).collect() }
+    }
+
+    /// Index, description and rest of each credential of a provider; nothing for a provider that is switched off.
+    pub fn credentials(&self, provider: &str) -> impl Iterator<Item = (usize, &CredentialInfo, Option<Timestamp>)> {
+        self.by_id.get(provider).into_iter().flat_map(|entry| {
+            let provider = &entry.upstream.provider;
+            provider.credentials().iter().enumerate().map(|(i, info)| (i, info, provider.resting_until(i)))
+        })
+    }
+
+    /// Tries the candidates in turn, each once, until one answers. Before the first byte is sent to the client only.
+    ///
+    /// # Errors
+    /// The last provider's error, when no candidate answered.
+    pub async fn attempt(
+        &self,
+        admitted: Admitted,
+        plan: Plan,
+        counter: &Arc<dyn TokenCounter>,
+    ) -> Result<Answer, Failure> {
+        let (mut meter, limits) = admitted.into_parts();
+        let mut last: Option<ProviderError> = None;
+        for candidate in &plan.candidates {
+            let Some(entry) = self.by_id.get(&candidate.provider) else { continue };
+            if let Some(error) = last.take() {
+                if meter.extend(credential_scope(&candidate.info)).await.is_err() {
+                    last = Some(error); // this credential is at its limit: the next one
+                    continue;
+                }
+                meter.attempt_failed(&error);
+            }
+            match self.call(entry, candidate, &plan, &mut meter).await {
+                Ok(Reply::Whole { body, facts }) => {
+                    meter.first_byte();
+                    meter.absorb(&facts);
+                    let counted = match facts.usage {
+                        Some(_) => None,
+                        None => count_whole(&plan, counter, &body).await,
+                    };
+                    meter.settle_success(counted);
+                    return Ok(Answer::Whole { body, limits });
+                }
+                Ok(Reply::Stream(frames)) => {
+                    let frames = metered(entry, frames, meter, &plan, counter);
+                    return Ok(Answer::Stream { frames: Box::pin(frames), limits });
+                }
+                Err(error) => {
+                    let again = error.try_next_credential;
+                    last = Some(error);
+                    if !again {
+                        break;
+                    }
+                }
+            }
+        }
+        let error = last.unwrap_or_else(|| ProviderError::new(ProviderErrorKind::Transport));
+        meter.settle_failure(&error);
+        Err(Failure::Provider(error))
+    }
+
+    async fn call(
+        &self,
+        entry: &Entry,
+        candidate: &Candidate,
+        plan: &Plan,
+        meter: &mut Meter,
+    ) -> Result<Reply, ProviderError> {
+        let provider = match plan.lane {
+            Lane::Client => &entry.upstream.provider,
+            Lane::Probe => &entry.upstream.probe,
+        };
+        let edits = Edits { model: candidate.upstream_model.clone(), ..plan.edits.clone() };
+        let call = Call {
+            id: meter.request(),
+            request: plan.request.clone(),
+            edits: Arc::new(edits),
+            credential: candidate.credential,
+            deadlines: entry.upstream.deadlines,
+        };
+        meter.attempt(&candidate.provider, &candidate.info.id);
+        let started = meter.monotonic();
+        let reply = provider.call(call).await;
+        meter.waited_upstream(meter.monotonic().saturating_sub(started));
+        if let Err(error) = &reply {
+            tracing::info!(
+                request = %meter.request(),
+                provider = &*candidate.provider,
+                credential = &*candidate.info.id,
+                kind = error.kind.as_str(),
+                status = error.status,
+                error = error as &dyn std::error::Error,
+                "attempt failed"
+            );
+        }
+        reply
+    }
+}
+
+async fn count_whole(plan: &Plan, counter: &Arc<dyn TokenCounter>, body: &[u8]) -> Option<ai4free_ports::usage::TokenUsage> {
+    let counted = counting::reply_usage(counter, plan.encoding, &plan.request, body).await;
+    counted
+        .inspect_err(|error| {
+            tracing::warn!(error = error as &dyn std::error::Error, "a reply without usage could not be counted");
+        })
+        .ok()
+}
+
+fn metered(
+    entry: &Entry,
+    frames: FrameStream,
+    meter: Meter,
+    plan: &Plan,
+    counter: &Arc<dyn TokenCounter>,
+) -> MeteredStream {
+    let stream = MeteredStream::new(frames, meter);
+    if entry.reports_stream_usage.load(Ordering::Relaxed) {
+        return stream;
+    }
+    let (counter, encoding, request) = (counter.clone(), plan.encoding, plan.request.clone());
+    let reports = entry.reports_stream_usage.clone();
+    stream.counted_by(
+        Box::new(move |frames| {
+            let (counter, request) = (counter.clone(), request.clone());
+            Box::pin(async move { counting::stream_usage(&counter, encoding, &request, &frames).await })
+        }),
+        Box::new(move || reports.store(true, Ordering::Relaxed)),
+    )
+}

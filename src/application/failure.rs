@@ -1,0 +1,145 @@
+//! Why a use-case could not do what it was asked. `http/error.rs` turns each into a status and an envelope, in one place.
+
+use std::time::Duration;
+
+use ai4free_ports::{
+    error::{JournalError, LimiterDown, ProviderError, RequestError, StoreError},
+    rate_limiter::{LimitKind, Scope},
+};
+
+use crate::application::admission::LimitHeaders;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("no valid API key")]
+    Unauthenticated(AuthenticationProblem),
+    #[error("the key may not use this model")]
+    ModelNotAllowed { model: String },
+    #[error("no such model")]
+    ModelNotFound { model: String },
+    #[error("no such {0}")]
+    NotFound(&'static str),
+    #[error("the {0} was changed by somebody else at the same time")]
+    Conflict(&'static str),
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    #[error("limit reached")]
+    LimitReached(Box<LimitReached>),
+    /// We can't authenticate or account right now. Never blamed on the client.
+    #[error("{what} is unavailable")]
+    Unavailable { what: Unavailable, retry_after: Duration },
+    #[error(transparent)]
+    Provider(ProviderError),
+}
+
+/// What is wrong with a presented key: the text differs, the status does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthenticationProblem {
+    Missing,
+    Malformed,
+    Unknown,
+    Revoked,
+    Expired,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    KeyStore,
+    RateLimiter,
+    UsageJournal,
+    UsageLedger,
+    /// The model is in the catalogue and none of its providers has a credential.
+    Provider,
+    /// The key's plan is not in the configuration any more.
+    Plan,
+}
+
+impl Unavailable {
+    /// A bounded code for metrics.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::KeyStore => "key_store_unavailable",
+            Self::RateLimiter => "rate_limiter_unavailable",
+            Self::UsageJournal => "accounting_unavailable",
+            Self::UsageLedger => "ledger_unavailable",
+            Self::Provider => "provider_disabled",
+            Self::Plan => "plan_not_configured",
+        }
+    }
+}
+
+impl std::fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::KeyStore => "the key store",
+            Self::RateLimiter => "the rate limiter",
+            Self::UsageJournal => "usage accounting",
+            Self::UsageLedger => "the usage ledger",
+            Self::Provider => "every provider of this model",
+            Self::Plan => "the plan of this key",
+        })
+    }
+}
+
+/// Which limit said no, and everything that its owner needs to know of it.
+#[derive(Debug)]
+pub struct LimitReached {
+    pub scope: Scope,
+    pub kind: LimitKind,
+    pub limit: u64,
+    pub remaining: u64,
+    /// What this request wanted to reserve.
+    pub requested: u64,
+    pub retry_after: Duration,
+    pub headers: LimitHeaders,
+}
+
+/// How long a client waits before it asks again for something that should be back soon.
+const SOON: Duration = Duration::from_secs(1);
+
+impl Failure {
+    #[must_use]
+    pub fn unavailable(what: Unavailable) -> Self {
+        Self::Unavailable { what, retry_after: SOON }
+    }
+
+    /// A bounded code for the request log and the metrics.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unauthenticated(_) => "unauthenticated",
+            Self::ModelNotAllowed { .. } => "model_not_allowed",
+            Self::ModelNotFound { .. } => "model_not_found",
+            Self::NotFound(_) => "not_found",
+            Self::Conflict(_) => "conflict",
+            Self::Request(_) => "invalid_request",
+            Self::LimitReached(_) => "limit_reached",
+            Self::Unavailable { what, .. } => what.code(),
+            Self::Provider(error) => error.kind.as_str(),
+        }
+    }
+}
+
+impl From<LimiterDown> for Failure {
+    fn from(_: LimiterDown) -> Self {
+        Self::unavailable(Unavailable::RateLimiter)
+    }
+}
+
+impl From<JournalError> for Failure {
+    fn from(_: JournalError) -> Self {
+        Self::unavailable(Unavailable::UsageJournal)
+    }
+}
+
+impl Failure {
+    /// What a failing key store means for a use-case that changes or reads keys.
+    #[must_use]
+    pub fn of_key_store(error: &StoreError) -> Self {
+        match error {
+            StoreError::Conflict(_) => Self::Conflict("key"),
+            StoreError::Unavailable(_) | StoreError::Corrupt(_) => Self::unavailable(Unavailable::KeyStore),
+        }
+    }
+}

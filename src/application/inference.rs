@@ -1,0 +1,245 @@
+//! What every operation on a model has in common: from an authenticated request to a metered answer.
+
+use std::{sync::Arc, time::Duration};
+
+use ai4free_ports::{
+    catalogue::{Catalogue, Model, Price},
+    dialect::Dialect,
+    error::RequestError,
+    rate_limiter::LimitKind,
+    request::{Edits, InboundRequest, Operation, RequestId},
+    runtime::{Clock, RequestObserver, TokenCounter},
+    usage::{TokenUsage, UsageSource},
+    usage_ledger::{EventKind, Outcome, UsageEvent},
+};
+use bytes::Bytes;
+
+use crate::application::{
+    admission::{Admission, Admitted, Order},
+    attempt::{Answer, Lane, Plan, Upstreams},
+    authentication::Principal,
+    counting,
+    failure::{Failure, Unavailable},
+    observation::Observation,
+    policy::{self, Party, Policy, PolicySource},
+    pricing, routing,
+};
+
+/// A request as it came in, with who sends it.
+pub struct Inbound {
+    pub id: RequestId,
+    /// [`Clock::monotonic`] when its head had been read.
+    pub arrived: Duration,
+    pub principal: Principal,
+    pub operation: Operation,
+    /// The protocol that the client speaks.
+    pub dialect: Arc<dyn Dialect>,
+    pub body: Bytes,
+}
+
+pub struct Inference {
+    pub catalogue: Arc<dyn Catalogue>,
+    pub policy: Arc<dyn PolicySource>,
+    pub upstreams: Upstreams,
+    pub admission: Admission,
+    pub counter: Arc<dyn TokenCounter>,
+    pub observer: Arc<dyn RequestObserver>,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What an operation asks of a model before it is admitted.
+pub struct Accepted {
+    pub request: InboundRequest,
+    pub model: Arc<Model>,
+}
+
+impl Inference {
+    /// `accept` reads the request as its operation means it: view, model, what is allowed.
+    ///
+    /// # Errors
+    /// Every [`Failure`] but those of key administration.
+    pub async fn run(
+        &self,
+        inbound: Inbound,
+        lane: Lane,
+        accept: impl FnOnce(&Inbound) -> Result<Accepted, Failure> + Send,
+    ) -> Result<Answer, Failure> {
+        let (observer, clock) = (self.observer.clone(), self.clock.clone());
+        let mut observation = Observation::start(observer, clock, inbound.id, inbound.operation, inbound.arrived);
+        observation.key(&inbound.principal.key().id);
+        let accepted = accept(&inbound).and_then(|accepted| {
+            observation.streamed(accepted.request.view.stream);
+            observation.model(&accepted.model);
+            check_output_limit(&accepted)?;
+            Ok(accepted)
+        });
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
+            Err(failure) => return Err(refuse(observation, failure)),
+        };
+        let policy = self.policy.current();
+        if let Err(failure) = self.check_input_limit(&accepted, &policy).await {
+            return Err(refuse(observation, failure));
+        }
+        let candidates = routing::candidates(&accepted.model, &self.upstreams, self.clock.now());
+        let Some(first) = candidates.first() else {
+            return Err(refuse(observation, Failure::unavailable(Unavailable::Provider)));
+        };
+        let party = Party { key: inbound.principal.key(), model: &accepted.model, credential: &first.info };
+        let Some(scopes) = policy.scopes(&party) else {
+            return Err(refuse(observation, Failure::unavailable(Unavailable::Plan)));
+        };
+        let cap = output_cap(&accepted, inbound.principal.key().max_output_tokens, &policy, policy::limits_tokens(&scopes));
+        let edits = Edits {
+            model: first.upstream_model.clone(),
+            output_cap: cap.filter(|_| inbound.operation == Operation::Chat),
+            output_cap_field: None,
+            ask_for_usage: true,
+        };
+        let tokens = token_bound(&accepted, input_bound(&accepted, &policy), cap, &policy);
+        let order = Order {
+            operation: inbound.operation,
+            tokens,
+            bound: self.bound(&inbound, &accepted, input_bound(&accepted, &policy), cap),
+            price: accepted.model.price.clone(),
+            label: accepted.model.label.clone(),
+            prompt_bytes: byte_count(&accepted.request.body),
+            scopes,
+        };
+        let admitted = self.admit(order, observation, &accepted, cap, &policy).await?;
+        let plan = Plan { request: accepted.request, candidates, edits, encoding: accepted.model.encoding, lane };
+        self.upstreams.attempt(admitted, plan, &self.counter).await
+    }
+
+    /// At the cheap byte bound first; where that does not decide, once more at the exact count.
+    async fn admit(
+        &self,
+        order: Order,
+        observation: Observation,
+        accepted: &Accepted,
+        cap: Option<u64>,
+        policy: &Policy,
+    ) -> Result<Admitted, Failure> {
+        let refused = match self.admission.admit(order, observation).await {
+            Ok(admitted) => return Ok(admitted),
+            Err(refused) => refused,
+        };
+        let tokens_decided = matches!(&refused.failure, Failure::LimitReached(limit) if limit.kind == LimitKind::Tokens);
+        if !tokens_decided || accepted.request.view.has_media || accepted.request.operation != Operation::Chat {
+            return Err(refuse(refused.observation, refused.failure));
+        }
+        let Ok(exact) = counting::prompt_tokens(&self.counter, accepted.model.encoding, &accepted.request).await else {
+            return Err(refuse(refused.observation, refused.failure));
+        };
+        let order = Order { tokens: token_bound(accepted, exact, cap, policy), ..refused.order };
+        let second = self.admission.admit(order, refused.observation).await;
+        second.map_err(|refused| refuse(refused.observation, refused.failure))
+    }
+
+    /// The whole event at its upper bound: what is charged if nobody can ever say how the request ended.
+    fn bound(&self, inbound: &Inbound, accepted: &Accepted, input: u64, cap: Option<u64>) -> UsageEvent {
+        let view = &accepted.request.view;
+        let choices = u64::from(view.choices);
+        let usage = match inbound.operation {
+            Operation::Chat => TokenUsage {
+                input,
+                output: cap.or(accepted.model.max_output_tokens).unwrap_or(0).saturating_mul(choices),
+                ..TokenUsage::default()
+            },
+            Operation::ImageGeneration => TokenUsage { images: choices, ..TokenUsage::default() },
+        };
+        let usage = pricing::plausible(usage);
+        let price: Option<&Price> = accepted.model.price.as_deref();
+        let key = inbound.principal.key();
+        UsageEvent {
+            request: inbound.id,
+            attempt: 0,
+            kind: EventKind::Charge,
+            revision: 0,
+            operation: inbound.operation,
+            key: key.id.clone(),
+            user: key.user_id.clone(),
+            model: accepted.model.id.clone(),
+            provider: None,
+            credential: None,
+            outcome: Outcome::Lost,
+            error: None,
+            admitted_at: self.clock.now(),
+            first_ms: None,
+            total_ms: None,
+            usage,
+            usage_source: UsageSource::Bound,
+            price_version: price.map(|price| price.version),
+            cost: pricing::cost(price, &usage),
+            provider_cost: None,
+        }
+    }
+
+    /// The catalogue's limit on a prompt. More bytes than tokens are allowed decide nothing yet: then it is counted.
+    async fn check_input_limit(&self, accepted: &Accepted, policy: &Policy) -> Result<(), Failure> {
+        let Some(most) = accepted.model.max_input_tokens else { return Ok(()) };
+        let chat = accepted.request.operation == Operation::Chat;
+        if !chat || accepted.request.view.has_media || input_bound(accepted, policy) <= most {
+            return Ok(());
+        }
+        let counted = counting::prompt_tokens(&self.counter, accepted.model.encoding, &accepted.request).await;
+        let tokens = counted.map_err(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "a prompt could not be counted");
+            Failure::unavailable(Unavailable::UsageJournal)
+        })?;
+        if tokens <= most {
+            return Ok(());
+        }
+        let message = format!("Input tokens ({tokens}) exceed the model's allowed limit of {most} per request.");
+        Err(RequestError::new(message).param("messages").code("context_length_exceeded").into())
+    }
+}
+
+fn refuse(mut observation: Observation, failure: Failure) -> Failure {
+    observation.refused(&failure);
+    failure
+}
+
+/// The catalogue's limit on an answer, for those who ask for more by name.
+fn check_output_limit(accepted: &Accepted) -> Result<(), Failure> {
+    let (Some(cap), Some(most)) = (&accepted.request.view.output_cap, accepted.model.max_output_tokens) else { return Ok(()) };
+    if cap.tokens <= most {
+        return Ok(());
+    }
+    let message =
+        format!("Requested max output tokens ({}) exceed the model's allowed limit of {most} per request.", cap.tokens);
+    Err(RequestError::new(message).param("max_tokens").code("invalid_value").into())
+}
+
+/// The cap that is sent and reserved: the client's, at most the key's; made up only where a token limit has to know one.
+fn output_cap(accepted: &Accepted, of_key: Option<u64>, policy: &Policy, must_know: bool) -> Option<u64> {
+    let asked = accepted.request.view.output_cap.as_ref().map(|cap| cap.tokens);
+    let known = match (asked, of_key) {
+        (Some(asked), Some(most)) => Some(asked.min(most)),
+        (asked, of_key) => asked.or(of_key),
+    };
+    known.or_else(|| must_know.then(|| accepted.model.max_output_tokens.unwrap_or(policy.default_output_tokens)))
+}
+
+/// A token is at least one byte of the body. Media is not bounded by its bytes: it may take the whole context.
+fn input_bound(accepted: &Accepted, policy: &Policy) -> u64 {
+    if accepted.request.view.has_media {
+        accepted.model.max_input_tokens.unwrap_or(policy.default_context_tokens)
+    } else {
+        byte_count(&accepted.request.body)
+    }
+}
+
+fn token_bound(accepted: &Accepted, input: u64, cap: Option<u64>, policy: &Policy) -> u64 {
+    match accepted.request.operation {
+        Operation::Chat => {
+            let output = cap.unwrap_or(policy.default_output_tokens);
+            input.saturating_add(output.saturating_mul(u64::from(accepted.request.view.choices)))
+        }
+        Operation::ImageGeneration => 0,
+    }
+}
+
+fn byte_count(body: &Bytes) -> u64 {
+    u64::try_from(body.len()).unwrap_or(u64::MAX)
+}

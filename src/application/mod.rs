@@ -1,0 +1,24 @@
+//! Use-cases. They know the ports and nothing else: no framework, no database, no runtime.
+//!
+//! A chat request flows through them in one direction:
+//! [`authentication`] → [`chat`] → [`inference`] ( [`routing`] → [`admission`] → [`attempt`] → [`metering`] ).
+//!
+//! A provider can't be called without [`admission::Admitted`], and only [`admission`] can make one.
+
+pub mod admission;
+pub mod attempt;
+pub mod authentication;
+pub mod chat;
+pub mod counting;
+pub mod failure;
+pub mod images;
+pub mod inference;
+pub mod keys;
+pub mod metering;
+pub mod models;
+pub mod observation;
+pub mod policy;
+pub mod pricing;
+pub mod routing;
+pub mod uptime;
+pub mod usage;

@@ -1,0 +1,117 @@
+//! One summary per request, sent to the observer exactly once, however the request ends.
+
+use std::{sync::Arc, time::Duration};
+
+use ai4free_ports::{
+    catalogue::Model,
+    key::KeyId,
+    money::PicoUsd,
+    request::{Operation, RequestId},
+    runtime::{Clock, RequestEnd, RequestObserver, RequestSummary},
+    usage::{TokenUsage, UsageSource},
+    usage_ledger::Outcome,
+};
+
+use crate::application::failure::Failure;
+
+/// Collects what the request log says of a request. Dropping it reports.
+pub struct Observation {
+    observer: Arc<dyn RequestObserver>,
+    clock: Arc<dyn Clock>,
+    arrived: Duration,
+    summary: RequestSummary,
+}
+
+impl Observation {
+    #[must_use]
+    pub fn start(
+        observer: Arc<dyn RequestObserver>,
+        clock: Arc<dyn Clock>,
+        request: RequestId,
+        operation: Operation,
+        arrived: Duration,
+    ) -> Self {
+        let summary = RequestSummary {
+            request,
+            operation,
+            streamed: false,
+            key: None,
+            model: None,
+            provider: None,
+            credential: None,
+            // What a request is that its client abandoned before anything was decided.
+            end: RequestEnd::Refused("client_closed_request"),
+            attempts: 0,
+            usage: TokenUsage::default(),
+            usage_source: UsageSource::Estimated,
+            cost: None,
+            first_byte: None,
+            total: Duration::ZERO,
+            upstream: Duration::ZERO,
+        };
+        Self { observer, clock, arrived, summary }
+    }
+
+    pub fn key(&mut self, key: &KeyId) {
+        self.summary.key = Some(key.clone());
+    }
+
+    pub fn model(&mut self, model: &Model) {
+        self.summary.model = Some(model.label.clone());
+    }
+
+    pub fn streamed(&mut self, streamed: bool) {
+        self.summary.streamed = streamed;
+    }
+
+    pub fn attempt(&mut self, provider: &Arc<str>, credential: &Arc<str>) {
+        self.summary.provider = Some(provider.clone());
+        self.summary.credential = Some(credential.clone());
+        self.summary.attempts = self.summary.attempts.saturating_add(1);
+    }
+
+    pub fn waited_upstream(&mut self, duration: Duration) {
+        self.summary.upstream = self.summary.upstream.saturating_add(duration);
+    }
+
+    /// The first byte that the client could be sent. Later calls change nothing.
+    pub fn first_byte(&mut self) {
+        if self.summary.first_byte.is_none() {
+            self.summary.first_byte = Some(self.elapsed());
+        }
+    }
+
+    pub fn refused(&mut self, failure: &Failure) {
+        self.summary.end = match failure {
+            Failure::LimitReached(limit) => RequestEnd::LimitReached { scope: limit.scope.clone(), kind: limit.kind },
+            other => RequestEnd::Refused(other.code()),
+        };
+    }
+
+    pub fn ended(
+        &mut self,
+        outcome: Outcome,
+        error: Option<&'static str>,
+        usage: TokenUsage,
+        source: UsageSource,
+        cost: Option<PicoUsd>,
+    ) {
+        self.summary.end = RequestEnd::Admitted { outcome, error };
+        self.summary.usage = usage;
+        self.summary.usage_source = source;
+        self.summary.cost = cost;
+    }
+
+    /// Since the request arrived.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.clock.monotonic().saturating_sub(self.arrived)
+    }
+}
+
+impl Drop for Observation {
+    fn drop(&mut self) {
+        self.summary.total = self.elapsed();
+        self.observer.finished(&self.summary);
+    }
+}
