@@ -1,1 +1,24 @@
+//! Keys and the ledger in SQL: Postgres and SQLite through the same entities, queries and migrations.
+//!
+//! [`connect`] and [`migrate`], then [`SqlKeyStore`] and [`SqlUsageLedger`] over the same [`Database`].
+//! Values are always bound, and there is no SQL text here: queries are made with sea-orm's builders.
 
+mod append;
+mod database;
+mod entity;
+mod event_row;
+mod failure;
+mod key_row;
+mod key_store;
+mod limiter_mode;
+mod rollup;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod usage_ledger;
+
+pub use database::{Database, DatabaseOptions, connect, sqlite_url};
+pub use key_store::SqlKeyStore;
+pub use limiter_mode::{LimiterModeError, LimiterModeLock, limiter_mode_lock};
+pub use schema::{MigrationStatus, clean, list_tables, migrate, migration_status, reset};
+pub use usage_ledger::SqlUsageLedger;

@@ -1,0 +1,150 @@
+//! Appending a batch: fence, events, sums, in one transaction.
+
+use std::collections::HashSet;
+
+use ai4free_ports::usage_ledger::{Appended, Batch};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, Insert, IntoActiveModel, QueryFilter,
+    QueryTrait,
+    sea_query::{Expr, ExprTrait, Func, OnConflict, Query},
+};
+
+use crate::{
+    database::Database,
+    entity::{spool, usage_event, usage_hour},
+    event_row::event_rows,
+    failure::{Failure, sql_state},
+    rollup::{LastAttempts, rollup},
+};
+
+/// Rows of one statement. Each size is one more prepared statement, so there are few, and any batch is made of them.
+const STATEMENT_ROWS: [usize; 5] = [256, 64, 16, 4, 1];
+/// `check_violation`: also what Postgres answers when no partition takes a row.
+const CHECK_VIOLATION: &str = "23514";
+/// Days in a partition, as the migration has it.
+const PARTITION_DAYS: i32 = 7;
+
+pub(crate) async fn append(database: &Database, batch: &Batch) -> Result<Appended, Failure> {
+    match append_once(database, batch).await {
+        Err(Failure::Database(error)) if sql_state(&error).as_deref() == Some(CHECK_VIOLATION) => {
+            ensure_partitions(database, batch).await?;
+            append_once(database, batch).await
+        }
+        done => done,
+    }
+}
+
+async fn append_once(database: &Database, batch: &Batch) -> Result<Appended, Failure> {
+    let from = i64::try_from(batch.from).map_err(|_| Failure::Corrupt("position in a spool".into()))?;
+    let mut rows = event_rows(batch, from);
+    let to = from.saturating_add_unsigned(rows.len() as u64);
+    // Two spools that hold the same events must insert them in one order, or they deadlock.
+    rows.sort_by_key(|row| (row.day, row.request_id, row.attempt, row.kind, row.revision));
+
+    let transaction = database.begin_write().await?;
+    let fenced = spool::Entity::update_many()
+        .col_expr(spool::Column::Acknowledged, Expr::val(to))
+        .filter(spool::Column::Id.eq(batch.spool.0))
+        .filter(spool::Column::Generation.eq(batch.generation))
+        .filter(spool::Column::Acknowledged.eq(from))
+        .exec(&transaction)
+        .await?;
+    if fenced.rows_affected == 0 {
+        let answer = where_it_stands(&transaction, batch).await?;
+        transaction.commit().await?;
+        return Ok(answer);
+    }
+    let inserted = insert_events(&transaction, &rows).await?;
+    let last_attempts = LastAttempts::of(&batch.events);
+    rows.sort_by_key(|row| row.spool_position);
+    let new = batch.events.iter().zip(&rows).filter(|(_, row)| inserted.contains(&row.spool_position));
+    // Last, because other spools write to the same sums: their locks are held for as short as can be.
+    add_sums(&transaction, rollup(new, &last_attempts)).await?;
+    transaction.commit().await?;
+    Ok(Appended::Acknowledged(position(to)))
+}
+
+/// Why the fence refused. A spool that the database does not know as we left it (it lost commits in a failover, or was
+/// restored) is registered again: whoever attached with the highest generation is the one that owns the spool.
+async fn where_it_stands(transaction: &DatabaseTransaction, batch: &Batch) -> Result<Appended, Failure> {
+    let registered = spool::Entity::find_by_id(batch.spool.0).one(transaction).await?;
+    let Some(registered) = registered else {
+        let row = spool::Model { id: batch.spool.0, generation: batch.generation, acknowledged: 0 };
+        spool::Entity::insert(row.into_active_model()).exec_without_returning(transaction).await?;
+        return Ok(Appended::StandsAt(0));
+    };
+    if registered.generation > batch.generation {
+        return Ok(Appended::Fenced);
+    }
+    if registered.generation < batch.generation {
+        spool::Entity::update_many()
+            .col_expr(spool::Column::Generation, Expr::val(batch.generation))
+            .filter(spool::Column::Id.eq(batch.spool.0))
+            .filter(spool::Column::Generation.eq(registered.generation))
+            .exec(transaction)
+            .await?;
+    }
+    Ok(Appended::StandsAt(position(registered.acknowledged)))
+}
+
+/// The positions of those that were not in the ledger yet. An event may have come by another spool, if that one was copied.
+async fn insert_events(transaction: &DatabaseTransaction, rows: &[usage_event::Model]) -> Result<HashSet<i64>, DbErr> {
+    let mut inserted = HashSet::with_capacity(rows.len());
+    for chunk in statements(rows) {
+        let mut insert = Insert::many(chunk.iter().cloned().map(IntoActiveModel::into_active_model)).into_query();
+        insert.on_conflict(OnConflict::new().do_nothing().to_owned());
+        insert.returning_col(usage_event::Column::SpoolPosition);
+        for row in transaction.query_all(&insert).await? {
+            inserted.insert(row.try_get_by_index(0)?);
+        }
+    }
+    Ok(inserted)
+}
+
+async fn add_sums(transaction: &DatabaseTransaction, sums: Vec<usage_hour::Model>) -> Result<(), DbErr> {
+    let mut add = OnConflict::columns([usage_hour::Column::KeyId, usage_hour::Column::Hour, usage_hour::Column::Model]);
+    for column in [
+        usage_hour::Column::Requests,
+        usage_hour::Column::Successful,
+        usage_hour::Column::Cancelled,
+        usage_hour::Column::InputTokens,
+        usage_hour::Column::OutputTokens,
+        usage_hour::Column::CostMicro,
+        usage_hour::Column::CostRest,
+    ] {
+        let stored = Expr::col((usage_hour::Entity, column));
+        add.value(column, stored.add(Expr::col(("excluded", column))));
+    }
+    for chunk in statements(&sums) {
+        let mut insert = Insert::many(chunk.iter().cloned().map(IntoActiveModel::into_active_model)).into_query();
+        transaction.execute(insert.on_conflict(add.clone())).await?;
+    }
+    Ok(())
+}
+
+/// In transactions of their own, before the batch is tried again: their locks end with them.
+async fn ensure_partitions(database: &Database, batch: &Batch) -> Result<(), DbErr> {
+    let mut days: Vec<i32> = batch.events.iter().map(|event| event.request.day()).collect();
+    days.sort_unstable();
+    days.dedup_by_key(|day| *day / PARTITION_DAYS);
+    for day in days {
+        let ensure = Query::select().expr(Func::cust("usage_event_ensure_partition").arg(day)).to_owned();
+        database.writer.execute(&ensure).await?;
+    }
+    Ok(())
+}
+
+/// Cuts rows into the sizes of [`STATEMENT_ROWS`].
+fn statements<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
+    let mut rest = rows;
+    std::iter::from_fn(move || {
+        let size = STATEMENT_ROWS.into_iter().find(|size| *size <= rest.len())?;
+        let (chunk, remaining) = rest.split_at_checked(size)?;
+        rest = remaining;
+        Some(chunk)
+    })
+}
+
+fn position(stored: i64) -> u64 {
+    u64::try_from(stored).unwrap_or(0)
+}

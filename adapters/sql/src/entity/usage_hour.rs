@@ -1,0 +1,30 @@
+//! Sums of the events by key, hour and model.
+
+use sea_orm::entity::prelude::{
+    ActiveModelBehavior, DeriveEntityModel, DerivePrimaryKey, DeriveRelation, EntityTrait, EnumIter, PrimaryKeyTrait,
+};
+
+#[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+#[sea_orm(table_name = "usage_hour")]
+pub(crate) struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub(crate) key_id: String,
+    /// Hours since the Unix epoch.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub(crate) hour: i64,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub(crate) model: String,
+    pub(crate) requests: i64,
+    pub(crate) successful: i64,
+    pub(crate) cancelled: i64,
+    pub(crate) input_tokens: i64,
+    pub(crate) output_tokens: i64,
+    pub(crate) cost_micro: i64,
+    /// Pico-USD beside the whole micro-USD, added up without carry.
+    pub(crate) cost_rest: i64,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub(crate) enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
