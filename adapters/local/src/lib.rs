@@ -8,6 +8,7 @@ mod catalogue;
 mod clock;
 mod ids;
 mod key_hasher;
+mod rate_limiter;
 mod secrets;
 mod spawner;
 
@@ -15,5 +16,6 @@ pub use catalogue::SwappableCatalogue;
 pub use clock::SystemClock;
 pub use ids::UuidV7Ids;
 pub use key_hasher::{HmacKeyHasher, Pepper};
+pub use rate_limiter::MemoryRateLimiter;
 pub use secrets::OsSecrets;
 pub use spawner::TokioSpawner;

@@ -1,0 +1,191 @@
+//! Limits of a single process. First-class: what an installation without Redis runs on.
+//!
+//! Lock order: the shard of the lease, then the shards of the scopes in ascending order. All are held while a reservation
+//! is checked and written, none across an `await`.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use ai4free_ports::{
+    error::LimiterDown,
+    rate_limiter::{Certainty, Claim, LeaseId, LimitKind, RATE_WINDOW, RateLimiter, Reservation, Settlement, Standing},
+    runtime::Clock,
+};
+use async_trait::async_trait;
+
+use cell::Cell;
+use shards::{LockedScopes, ScopeShards};
+
+mod cell;
+mod shards;
+mod window;
+
+/// Enough that threads of one machine rarely meet in one shard.
+const LEASE_SHARDS: usize = 64;
+
+/// Nobody knows when a request in flight will end: ask again soon.
+const CONCURRENCY_RETRY: Duration = Duration::from_secs(1);
+
+/// [`RateLimiter`] in memory.
+pub struct MemoryRateLimiter {
+    clock: Arc<dyn Clock>,
+    scopes: ScopeShards,
+    leases: Vec<Mutex<LeaseShard>>,
+}
+
+impl MemoryRateLimiter {
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, scopes: ScopeShards::default(), leases: (0..LEASE_SHARDS).map(|_| Mutex::default()).collect() }
+    }
+
+    fn hold(&self, id: LeaseId, claims: &[Claim]) -> Result<Reservation, LimiterDown> {
+        let mut leases = self.lease_shard(id).ok_or_else(|| LimiterDown("no shard of leases".into()))?;
+        let mut scopes = self.scopes.lock(claims.iter().map(|claim| &claim.scope));
+        // Read under the locks, so that no cell has seen a later time.
+        let now = self.clock.monotonic();
+        let second = now.as_secs();
+        leases.forget_old(second);
+        scopes.drop_idle(second);
+        match leases.states.get(&id) {
+            Some(Lease::Voided { .. }) => {
+                return Err(LimiterDown("the lease was voided before it was reserved".into()));
+            }
+            Some(Lease::Held { .. }) => return Ok(Reservation::Held(standings(&mut scopes, claims, now))),
+            None => {}
+        }
+        if let Some(refusal) = refusal(&mut scopes, claims, now) {
+            return Ok(refusal);
+        }
+        leases.states.insert(id, Lease::Held { second });
+        Ok(Reservation::Held(take(&mut scopes, claims, now)))
+    }
+
+    /// Takes the lease out of the held ones; the second of its reservation if it was among them.
+    fn end(&self, id: LeaseId, certainty: Certainty) -> Option<u64> {
+        let mut leases = self.lease_shard(id)?;
+        if certainty == Certainty::Unknown {
+            let tombstone = Lease::Voided { second: self.clock.monotonic().as_secs() };
+            return leases.states.insert(id, tombstone).and_then(Lease::reserved_in);
+        }
+        let second = leases.states.get(&id).copied().and_then(Lease::reserved_in)?;
+        leases.states.remove(&id);
+        Some(second)
+    }
+
+    fn lease_shard(&self, id: LeaseId) -> Option<MutexGuard<'_, LeaseShard>> {
+        // The low bits of a UUIDv7 are random.
+        let shard = usize::from(id.request.0.as_bytes().last().copied().unwrap_or(0)) % LEASE_SHARDS;
+        self.leases.get(shard).map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[async_trait]
+impl RateLimiter for MemoryRateLimiter {
+    async fn reserve(&self, lease: LeaseId, claims: &[Claim]) -> Result<Reservation, LimiterDown> {
+        self.hold(lease, claims)
+    }
+
+    fn settle(&self, settlement: Settlement) {
+        let Some(second) = self.end(settlement.lease, settlement.certainty) else { return };
+        let mut scopes = self.scopes.lock(settlement.claims.iter().map(|settled| &settled.claim.scope));
+        for settled in &settlement.claims {
+            let Some(cell) = scopes.existing_cell(&settled.claim.scope) else { continue };
+            let actual = match settlement.certainty {
+                Certainty::Held => settled.actual,
+                Certainty::Unknown => 0,
+            };
+            cell.correct(settled.claim.kind, second, settled.claim.amount, actual);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Lease {
+    /// Reserved in this second.
+    Held { second: u64 },
+    /// A tombstone set in this second: a reservation that arrives later holds nothing.
+    Voided { second: u64 },
+}
+
+impl Lease {
+    fn reserved_in(self) -> Option<u64> {
+        match self {
+            Self::Held { second } => Some(second),
+            Self::Voided { .. } => None,
+        }
+    }
+}
+
+#[derive(Default)]
+struct LeaseShard {
+    states: HashMap<LeaseId, Lease>,
+    cleaned: u64,
+}
+
+impl LeaseShard {
+    /// A reservation can't be a whole window late: its caller's deadline is far shorter.
+    fn forget_old(&mut self, second: u64) {
+        let age = RATE_WINDOW.as_secs();
+        if second < self.cleaned + age {
+            return;
+        }
+        self.cleaned = second;
+        self.states.retain(|_, lease| match lease {
+            Lease::Held { .. } => true,
+            Lease::Voided { second: voided } => second <= *voided + age,
+        });
+    }
+}
+
+/// The claim that has to wait longest: only then would the whole request be admitted.
+fn refusal(scopes: &mut LockedScopes<'_>, claims: &[Claim], now: Duration) -> Option<Reservation> {
+    let mut longest: Option<(usize, u64, Duration)> = None;
+    for (index, claim) in claims.iter().enumerate() {
+        let Some(cell) = scopes.cell(&claim.scope) else { continue };
+        cell.roll(claim.kind, now.as_secs());
+        if cell.fits(claim) {
+            continue;
+        }
+        let wait = match claim.kind {
+            LimitKind::Concurrency => CONCURRENCY_RETRY,
+            LimitKind::Requests | LimitKind::ImageRequests | LimitKind::Tokens => {
+                Duration::from_secs(cell.fits_at(claim)).saturating_sub(now)
+            }
+        };
+        if longest.is_none_or(|(_, _, longest)| wait > longest) {
+            longest = Some((index, cell.remaining(claim), wait));
+        }
+    }
+    longest.map(|(claim, remaining, retry_after)| Reservation::Refused { claim, remaining, retry_after })
+}
+
+/// Counts claims that were found to fit. (All their scopes are locked, so each has a cell.)
+fn take(scopes: &mut LockedScopes<'_>, claims: &[Claim], now: Duration) -> Vec<Standing> {
+    let take = |claim: &Claim| {
+        let cell = scopes.cell(&claim.scope)?;
+        cell.add(claim.kind, claim.amount);
+        Some(standing(cell, claim, now))
+    };
+    claims.iter().filter_map(take).collect()
+}
+
+fn standings(scopes: &mut LockedScopes<'_>, claims: &[Claim], now: Duration) -> Vec<Standing> {
+    let read = |claim: &Claim| {
+        let cell = scopes.cell(&claim.scope)?;
+        cell.roll(claim.kind, now.as_secs());
+        Some(standing(cell, claim, now))
+    };
+    claims.iter().filter_map(read).collect()
+}
+
+fn standing(cell: &Cell, claim: &Claim, now: Duration) -> Standing {
+    let reset = Duration::from_secs(cell.whole_at(claim.kind)).saturating_sub(now);
+    Standing { remaining: cell.remaining(claim), reset }
+}
+
+#[cfg(test)]
+mod tests;

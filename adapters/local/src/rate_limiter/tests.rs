@@ -1,0 +1,138 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ai4free_contract::rate_limiter::{Harness, claim, lease};
+use ai4free_ports::{key::KeyId, runtime::Timestamp};
+
+use ai4free_ports::rate_limiter::{Scope, SettledClaim};
+
+use super::*;
+
+#[derive(Default)]
+struct MovableClock(AtomicU64);
+
+impl Clock for MovableClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::default()
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::SeqCst))
+    }
+}
+
+struct Memory {
+    clock: Arc<MovableClock>,
+    limiter: Arc<MemoryRateLimiter>,
+}
+
+impl Memory {
+    fn new() -> Self {
+        let clock = Arc::new(MovableClock::default());
+        Self { clock: Arc::clone(&clock), limiter: Arc::new(MemoryRateLimiter::new(clock)) }
+    }
+}
+
+#[async_trait]
+impl Harness for Memory {
+    fn limiter(&self) -> Arc<dyn RateLimiter> {
+        Arc::clone(&self.limiter) as Arc<dyn RateLimiter>
+    }
+
+    async fn advance(&self, by: Duration) {
+        self.clock.0.fetch_add(u64::try_from(by.as_micros()).unwrap(), Ordering::SeqCst);
+    }
+
+    async fn settled(&self) {}
+}
+
+fn start() -> impl Future<Output = Option<Memory>> {
+    std::future::ready(Some(Memory::new()))
+}
+
+ai4free_contract::rate_limiter_contract!(start);
+
+#[tokio::test]
+async fn idle_scopes_and_old_tombstones_are_forgotten() {
+    let memory = Memory::new();
+    for number in 0..5_000 {
+        let scope = Scope::User(format!("user-{number}").into());
+        memory.limiter.reserve(lease(number), &[claim(scope, LimitKind::Requests, 10, 1)]).await.unwrap();
+        let unknown = Settlement { lease: lease(number), claims: Vec::new(), certainty: Certainty::Unknown };
+        memory.limiter.settle(unknown);
+    }
+    memory.advance(Duration::from_secs(61)).await;
+    for number in 5_000..10_000 {
+        let scope = Scope::User(format!("user-{number}").into());
+        memory.limiter.reserve(lease(number), &[claim(scope, LimitKind::Requests, 10, 1)]).await.unwrap();
+    }
+    let cells: usize = memory.limiter.scopes.sizes().sum();
+    let leases: usize = memory.limiter.leases.iter().map(|shard| shard.lock().unwrap().states.len()).sum();
+    assert_eq!(leases, 5_000);
+    // A shard is swept when it is next used: one or two may not have been.
+    assert!((5_000..5_500).contains(&cells), "{cells} cells");
+}
+
+#[tokio::test]
+async fn a_scope_with_a_request_in_flight_is_not_idle() {
+    let memory = Memory::new();
+    let one = [claim(Scope::Gateway, LimitKind::Concurrency, 1, 1)];
+    assert!(matches!(memory.limiter.reserve(lease(1), &one).await, Ok(Reservation::Held(_))));
+    memory.advance(Duration::from_secs(3_600)).await;
+    assert!(matches!(memory.limiter.reserve(lease(2), &one).await, Ok(Reservation::Refused { .. })));
+}
+
+/// Threads lock the same scopes in every order: with a wrong lock order this never ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn claims_in_any_order_do_not_deadlock() {
+    let memory = Memory::new();
+    let scopes = [Scope::Gateway, Scope::User("u".into()), Scope::Key(KeyId::system()), Scope::Model("m".into())];
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..8_usize {
+        let (limiter, scopes) = (Arc::clone(&memory.limiter), scopes.clone());
+        tasks.spawn(async move {
+            for round in 0..500_usize {
+                let id = lease(u128::try_from(task * 1_000 + round).unwrap());
+                let claims: Vec<Claim> = (0..scopes.len())
+                    .map(|at| scopes[(at * 3 + task + round) % scopes.len()].clone())
+                    .map(|scope| claim(scope, LimitKind::Tokens, u64::MAX, 1))
+                    .collect();
+                limiter.reserve(id, &claims).await.unwrap();
+                let claims = claims.into_iter().map(|claim| SettledClaim { claim, actual: 0 }).collect();
+                limiter.settle(Settlement { lease: id, claims, certainty: Certainty::Held });
+            }
+        });
+    }
+    tasks.join_all().await;
+    let probe = [claim(Scope::Gateway, LimitKind::Tokens, 10, 10)];
+    assert!(matches!(memory.limiter.reserve(lease(9_999_999), &probe).await, Ok(Reservation::Held(_))));
+}
+
+/// Run it in release to see the cost: `cargo test --release -p ai4free-local cost -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn cost_of_reserve_and_settle() {
+    let limiter = MemoryRateLimiter::new(Arc::new(crate::SystemClock::default()));
+    let scopes = [
+        Scope::Gateway,
+        Scope::User("user-17".into()),
+        Scope::Key(KeyId::parse("0123456789ab").unwrap()),
+        Scope::Model("gpt-4o-mini".into()),
+        Scope::Credential("openai-1".into()),
+    ];
+    let claims: Vec<Claim> = scopes
+        .into_iter()
+        .flat_map(|scope| [LimitKind::Requests, LimitKind::Tokens].map(|kind| claim(scope.clone(), kind, u64::MAX, 1)))
+        .collect();
+    let settled: Vec<SettledClaim> =
+        claims.iter().map(|claim| SettledClaim { claim: claim.clone(), actual: 1 }).collect();
+    let rounds = 200_000;
+    let mut settlements: Vec<Vec<SettledClaim>> = (0..rounds).map(|_| settled.clone()).collect();
+    let clock = crate::SystemClock::default();
+    let start = clock.monotonic();
+    for number in 0..rounds {
+        limiter.reserve(lease(number), &claims).await.unwrap();
+        let claims = settlements.pop().unwrap();
+        limiter.settle(Settlement { lease: lease(number), claims, certainty: Certainty::Held });
+    }
+    println!("{:?} per reserve and settle", (clock.monotonic() - start) / u32::try_from(rounds).unwrap());
+}
