@@ -2,16 +2,16 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
 };
 
 use ai4free_ports::usage_ledger::SpoolId;
 use uuid::Uuid;
 
+use super::ballast::Ballast;
+
 const LOCK: &str = "lock";
-const BALLAST: &str = "ballast";
-const BALLAST_BYTES: usize = 4 * 1024 * 1024;
 
 /// A directory that no other process can write to while `lock` is open.
 pub(super) struct Locked {
@@ -50,28 +50,12 @@ pub(super) fn create(parent: &Path, spool: SpoolId) -> io::Result<Option<Locked>
 
 /// Deletes a directory whose segments are gone. Somebody who has taken it over meanwhile keeps it.
 pub(super) fn remove(directory: &Path) -> io::Result<()> {
-    let _absent = fs::remove_file(ballast(directory));
+    let _absent = Ballast::in_directory(directory, 0).delete();
     fs::remove_file(directory.join(LOCK))?;
     match fs::remove_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
         done => done,
     }
-}
-
-pub(super) fn ballast(directory: &Path) -> PathBuf {
-    directory.join(BALLAST)
-}
-
-/// Real bytes, so that deleting them makes room on every file system; not zeros, so that none stores them as a hole.
-pub(super) fn write_ballast(path: &Path) -> io::Result<()> {
-    if fs::metadata(path).is_ok_and(|found| found.len() == BALLAST_BYTES as u64) {
-        return Ok(());
-    }
-    let written = File::create(path).and_then(|mut file| file.write_all(&vec![0xa4; BALLAST_BYTES]));
-    if written.is_err() {
-        let _absent = fs::remove_file(path);
-    }
-    written
 }
 
 fn lock(parent: &Path, spool: SpoolId) -> io::Result<Option<Locked>> {

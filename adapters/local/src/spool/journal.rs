@@ -20,6 +20,7 @@ use ai4free_ports::{
 use async_trait::async_trait;
 
 use super::{
+    ballast::Ballast,
     directory::{self, Locked},
     log::Log,
     record,
@@ -39,11 +40,13 @@ pub struct SpoolOptions {
     pub segment_bytes: u64,
     /// How long segments are kept after the ledger has their events, in case it loses its last commits in a failover.
     pub retention: Duration,
+    /// Bytes that are kept on the disk only to be deleted when it is full, beside `capacity`.
+    pub ballast_bytes: usize,
 }
 
 impl Default for SpoolOptions {
     fn default() -> Self {
-        Self { capacity: 1 << 30, segment_bytes: 8 << 20, retention: Duration::from_secs(600) }
+        Self { capacity: 1 << 30, segment_bytes: 8 << 20, retention: Duration::from_secs(600), ballast_bytes: 4 << 20 }
     }
 }
 
@@ -184,8 +187,8 @@ fn take_over(
     let Locked { spool, path, lock } = directory;
     let Recovered { segments, last_number, open, next, unconfirmed_from } = recovery::recover(&path, spool)?;
     used.fetch_add(segments.iter().map(|segment| segment.length).sum(), Ordering::Relaxed);
-    let ballast = directory::ballast(&path);
-    if !is_adopted && let Err(error) = directory::write_ballast(&ballast) {
+    let ballast = Ballast::in_directory(&path, options.ballast_bytes);
+    if !is_adopted && let Err(error) = ballast.write() {
         tracing::warn!(%error, "no room for the usage journal's ballast");
     }
     let mut log = Log {

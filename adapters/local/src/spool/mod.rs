@@ -6,6 +6,7 @@
 //! the lock guards), `log` (segments as one sequence), `recovery` (what a dead process left behind), `record` and `codec`
 //! (bytes).
 
+mod ballast;
 mod codec;
 mod directory;
 mod journal;

@@ -134,7 +134,7 @@ impl Spool {
             directory::remove(&state.log.directory)?;
             self.progress.send_modify(|progress| progress.is_over = true);
         } else if state.unwritten.is_empty() && !self.is_adopted && state.refused_closes > 0 {
-            directory::write_ballast(&state.ballast)?;
+            state.ballast.write()?;
         }
         Ok(is_empty)
     }

@@ -1,10 +1,11 @@
 //! Everything of one spool that its lock guards: what the files hold, what is open, and what the ledger has.
 
-use std::{collections::HashMap, fs, io, path::PathBuf, sync::atomic::Ordering, time::Duration};
+use std::{collections::HashMap, io, sync::atomic::Ordering, time::Duration};
 
 use ai4free_ports::{error::JournalError, request::RequestId, usage_journal::Checkpoint, usage_ledger::UsageEvent};
 
 use super::{
+    ballast::Ballast,
     log::Log,
     record::{self, Intent},
     recovery,
@@ -28,8 +29,8 @@ pub(super) struct State {
     pub(super) unconfirmed_from: Option<u64>,
     pub(super) fenced: bool,
     pub(super) capacity: u64,
-    /// A file that is deleted to make room when a close finds the disk full.
-    pub(super) ballast: PathBuf,
+    /// Deleted when a close finds the disk full.
+    pub(super) ballast: Ballast,
     /// Closes that found no room on the disk, ever.
     pub(super) refused_closes: u64,
 }
@@ -186,7 +187,7 @@ impl State {
         let (close, _) = self.write(close).err()?;
         self.log.writer = None; // perhaps it is only this file: too long, or on a bad block
         let (close, error) = self.write(close).err()?;
-        if fs::remove_file(&self.ballast).is_err() {
+        if self.ballast.delete().is_err() {
             return Some(close);
         }
         tracing::error!(%error, "no room for the usage of a request: the journal's ballast was deleted");
