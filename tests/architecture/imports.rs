@@ -56,6 +56,11 @@ const BOUNDARIES: &[Boundary] = &[
         reason: ONE_TRANSPORT,
     },
     Boundary {
+        names: &["reqwest::Error"],
+        homes: &["adapters/providers/"],
+        reason: "a client's error stays inside the adapter that has the client, as the source of a ProviderError",
+    },
+    Boundary {
         names: &["hyper_util::client::legacy::connect::dns", "reqwest::dns"],
         homes: &[
             "adapters/providers/src/addresses.rs",
@@ -135,7 +140,7 @@ pub(crate) fn modules_point_inwards(files: &[SourceFile]) -> Vec<String> {
     const FORBIDDEN: [(&str, &[&str]); 5] = [
         ("src/config/", &["crate::application", "crate::cli", "crate::http", "crate::telemetry", "crate::wiring"]),
         ("src/http/", &["crate::cli", "crate::config", "crate::telemetry", "crate::wiring"]),
-        ("src/telemetry.rs", &["crate::cli", "crate::http", "crate::wiring"]),
+        ("src/telemetry/", &["crate::cli", "crate::http", "crate::wiring"]),
         ("src/wiring.rs", &["crate::cli"]),
         ("src/main.rs", &["ai4free::application", "ai4free::config", "ai4free::http", "ai4free::wiring"]),
     ];
@@ -225,6 +230,7 @@ mod tests {
             ("hyper_util::client::legacy", "adapters/providers/src/transport.rs", "adapters/providers/src/driver.rs"),
             ("reqwest::Client", "adapters/providers/src/sse.rs", "src/application/uptime.rs"),
             ("reqwest::Client", "adapters/providers/src/transport.rs", "adapters/providers/src/addresses.rs"),
+            ("reqwest::Error::without_url", "adapters/providers/src/driver.rs", "src/http/error.rs"),
             ("reqwest::dns::Resolve", "adapters/providers/src/addresses.rs", "adapters/providers/src/sse.rs"),
             (
                 "reqwest_eventsource::EventSource",

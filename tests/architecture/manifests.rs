@@ -52,7 +52,7 @@ const TECHNOLOGIES: [(&str, &[&str]); 5] = [
         ],
     ),
     ("adapters/redis", &["fred"]),
-    ("adapters/sql", &["ai4free-migration", "sea-orm"]),
+    ("adapters/sql", &["ai4free-migration", "sea-orm", "sea-orm-migration"]),
     ("adapters/tokens", &["tiktoken-rs"]),
 ];
 
