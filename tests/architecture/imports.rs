@@ -43,7 +43,12 @@ const BOUNDARIES: &[Boundary] = &[
     },
     Boundary {
         names: &["hyper_rustls", "hyper_util::client"],
-        homes: &["adapters/providers/src/transport.rs", "adapters/providers/src/transport/"],
+        homes: &[
+            "adapters/providers/src/transport.rs",
+            "adapters/providers/src/transport/",
+            // Sends traces to the operator's collector, nothing of a client's to a provider.
+            "src/telemetry/collector_client.rs",
+        ],
         reason: ONE_TRANSPORT,
     },
     Boundary {
