@@ -109,13 +109,14 @@ impl KeyStore for SqlKeyStore {
             page = page.filter(Expr::col(api_key::Column::CreatedSequence).gt(place));
         }
         while_a_client_waits(async {
-            let found = api_key::Entity::find()
+            let mut found = api_key::Entity::find()
                 .filter(api_key::Column::Id.in_subquery(page.into_query()))
                 .find_with_related(api_key_secret::Entity)
-                .order_by_asc(api_key::Column::CreatedSequence)
                 .order_by_asc(api_key_secret::Column::Position)
                 .all(&self.database.reader)
                 .await?;
+            // The join comes ordered by id.
+            found.sort_by_key(|(key, _)| key.created_sequence);
             let has_more = found.len() > limit;
             let keys = found.into_iter().take(limit).map(|(key, secrets)| stored_key(key, secrets));
             Ok(KeyPage { keys: keys.collect::<Result<_, _>>()?, has_more })

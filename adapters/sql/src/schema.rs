@@ -117,7 +117,7 @@ async fn status(transaction: &DatabaseTransaction) -> Result<MigrationStatus, Fa
 }
 
 /// Held until the transaction ends. On SQLite the transaction itself is the lock.
-async fn lock(transaction: &DatabaseTransaction) -> Result<(), Failure> {
+pub(crate) async fn lock(transaction: &DatabaseTransaction) -> Result<(), Failure> {
     if transaction.get_database_backend() == DbBackend::Postgres {
         transaction.execute_unprepared("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0").await?;
         transaction.execute(Query::select().expr(Func::cust("pg_advisory_xact_lock").arg(MIGRATION_LOCK))).await?;
