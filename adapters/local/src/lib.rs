@@ -6,16 +6,25 @@
 
 mod catalogue;
 mod clock;
+mod drainer;
 mod ids;
+mod key_cache;
 mod key_hasher;
 mod rate_limiter;
 mod secrets;
 mod spawner;
+mod spool;
+
+#[cfg(test)]
+mod test_events;
 
 pub use catalogue::SwappableCatalogue;
 pub use clock::SystemClock;
+pub use drainer::Drainer;
 pub use ids::UuidV7Ids;
+pub use key_cache::{CachedKeyStore, KeyFeed};
 pub use key_hasher::{HmacKeyHasher, Pepper};
 pub use rate_limiter::MemoryRateLimiter;
 pub use secrets::OsSecrets;
 pub use spawner::TokioSpawner;
+pub use spool::{JournalFigures, SpoolJournal, SpoolOptions};

@@ -8,6 +8,7 @@ pub mod dialect;
 pub mod key_store;
 pub mod llm_provider;
 pub mod rate_limiter;
+pub mod recording;
 pub mod token_counter;
 pub mod usage_journal;
 pub mod usage_ledger;

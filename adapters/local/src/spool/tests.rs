@@ -118,7 +118,7 @@ impl Harness for Place {
         let segments = self.segments();
         let [segment] = <[PathBuf; 1]>::try_from(segments).expect("one segment is enough for this");
         let length = fs::metadata(&segment).unwrap().len();
-        (0..=length).map(|cut| {
+        (0..=length).map(move |cut| {
             let copy = Self::with(self.options);
             let target = copy.data.path().join(segment.strip_prefix(self.data.path()).unwrap());
             fs::create_dir_all(target.parent().unwrap()).unwrap();

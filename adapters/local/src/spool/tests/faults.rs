@@ -174,10 +174,7 @@ async fn closes_in_memory_that_die_with_the_process_are_charged_as_lost() {
 #[tokio::test]
 async fn random_trouble_loses_and_doubles_nothing() {
     for seed in 0..200_u64 {
-        let mut random = proptest::test_runner::TestRng::from_seed(
-            proptest::test_runner::RngAlgorithm::ChaCha,
-            &std::array::from_fn::<u8, 32, _>(|at| seed.to_le_bytes()[at % 8]),
-        );
+        let mut random = seed;
         let (mut place, disk) = on_bad_disk();
         place.options.segment_bytes = 1500;
         let ledger = Arc::new(RecordingLedger::default());
@@ -186,15 +183,15 @@ async fn random_trouble_loses_and_doubles_nothing() {
             disk.plan(&[]);
             let running = place.run();
             for number in process * 100..process * 100 + 20 {
-                let draw = proptest::prelude::RngCore::next_u32(&mut random);
-                let count = (draw >> 8) as usize % 200;
+                let draw = next_random(&mut random);
+                let count = usize::try_from(draw >> 8).unwrap() % 200;
                 let trouble = match draw % 8 {
                     0 => Trouble::Error(ErrorKind::StorageFull),
                     1 => Trouble::Short(count),
                     2 => Trouble::Stuck(count),
                     _ => Trouble::None,
                 };
-                disk.plan(&[Trouble::None, trouble][(draw >> 16) as usize % 2..]);
+                disk.plan(&[Trouble::None, trouble][usize::try_from(draw >> 16).unwrap() % 2..]);
                 if running.journal.open(&bound(number)).is_ok() {
                     opened.push(number);
                     running.journal.close(bound(number).request, &charges([number]));
@@ -208,4 +205,12 @@ async fn random_trouble_loses_and_doubles_nothing() {
         place.run().drain(ledger.clone()).await;
         assert_eq!(ledger.events(), charges(opened), "seed {seed}");
     }
+}
+
+/// SplitMix64.
+fn next_random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }

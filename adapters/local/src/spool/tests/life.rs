@@ -45,7 +45,7 @@ async fn segments_are_kept_for_a_while_after_the_ledger_has_them() {
     place.clock.advance(3600);
     running.drain(ledger.clone()).await;
     let kept = place.segments().len();
-    assert!(kept > 5);
+    assert!(kept > 3, "{kept} segments");
     place.clock.advance(599);
     running.drain(ledger.clone()).await;
     assert_eq!(place.segments().len(), kept);
