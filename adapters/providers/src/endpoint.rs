@@ -95,15 +95,12 @@ impl Endpoint {
         let accept = if is_stream { "text/event-stream" } else { "application/json" };
         headers.insert(CONTENT_TYPE, self.content_type.clone());
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
-        headers.extend(credential);
-        headers
+        with_credential(headers, credential)
     }
 
     /// The headers of a request for an image's bytes.
     pub(crate) fn headers_without_body(&self, credential: Option<(HeaderName, HeaderValue)>) -> HeaderMap {
-        let mut headers = self.headers.clone();
-        headers.extend(credential);
-        headers
+        with_credential(self.headers.clone(), credential)
     }
 }
 
@@ -144,6 +141,14 @@ fn configured_headers(settings: &ProviderSettings) -> Result<HeaderMap, BuildErr
         headers.insert(name, value);
     }
     Ok(headers)
+}
+
+/// Replaces a configured header of the same name.
+fn with_credential(mut headers: HeaderMap, credential: Option<(HeaderName, HeaderValue)>) -> HeaderMap {
+    if let Some((name, value)) = credential {
+        headers.insert(name, value);
+    }
+    headers
 }
 
 fn no_such_model(model: &str) -> ProviderError {

@@ -28,6 +28,13 @@ mod request_body;
 mod sse;
 mod transport;
 
+#[cfg(test)]
+mod contract_tests;
+#[cfg(test)]
+mod image_tests;
+#[cfg(test)]
+mod oddity_tests;
+
 pub use build_error::BuildError;
 pub use echo::EchoProvider;
 pub use factory::{build, build_probe};

@@ -66,7 +66,6 @@ macro_rules! llm_provider_upstream_contract {
             dropping_a_pending_call_closes_the_upstream_connection,
             the_first_event_has_a_deadline,
             silence_in_a_stream_has_a_deadline,
-            comments_are_no_silence,
             a_whole_stream_has_a_deadline,
             a_whole_reply_has_a_deadline,
             no_error_holds_the_secret,
@@ -78,7 +77,10 @@ macro_rules! llm_provider_upstream_contract {
 #[macro_export]
 macro_rules! llm_provider_byte_lane_contract {
     ($harness:expr) => {
-        $crate::llm_provider_clauses!($harness => unknown_members_reach_the_wire_byte_for_byte,);
+        $crate::llm_provider_clauses!($harness =>
+            unknown_members_reach_the_wire_byte_for_byte,
+            comments_are_no_silence,
+        );
     };
 }
 

@@ -107,7 +107,7 @@ pub async fn a_refused_connection_was_not_sent(harness: &impl Harness) {
 }
 
 pub async fn garbage_is_an_error_and_not_a_panic(harness: &impl Harness) {
-    for garbage in ["{not json", "[]", "\"text\"", "{\"choices\":7}", "\u{0}"] {
+    for garbage in ["{not json", "[]", "\"text\"", "\u{0}"] {
         let first = vec![wire::stream_head(), wire::event(garbage)];
         let good = wire::chunk(r#"{"role":"assistant","content":"Hi"}"#, None);
         let later =
@@ -200,8 +200,8 @@ pub async fn silence_in_a_stream_has_a_deadline(harness: &impl Harness) {
     upstream.assert_hung_up().await;
 }
 
-/// Some providers say `: keep-alive` while they think. Only where the comments reach the provider's code: SSE clients may
-/// drop them, and then the idle deadline has to be longer than the provider thinks.
+/// Some providers say `: keep-alive` while they think. (SSE clients drop comments, so in the crossing lane the idle deadline
+/// has to be longer than the provider thinks.)
 pub async fn comments_are_no_silence(harness: &impl Harness) {
     let comment = || [Step::Wait(Duration::from_millis(100)), Step::Write(b": keep-alive\n\n".to_vec())];
     let mut script = vec![wire::stream_head(), wire::chunk(r#"{"role":"assistant","content":"Hi"}"#, None)];
