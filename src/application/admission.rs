@@ -8,7 +8,9 @@ use std::{sync::Arc, time::Duration};
 use ai4free_ports::{
     catalogue::Price,
     limits::Limits,
-    rate_limiter::{Certainty, Claim, LeaseId, LimitKind, RateLimiter, Reservation, Scope, SettledClaim, Settlement, Standing},
+    rate_limiter::{
+        Certainty, Claim, LeaseId, LimitKind, RateLimiter, Reservation, Scope, SettledClaim, Settlement, Standing,
+    },
     request::Operation,
     runtime::Clock,
     usage_journal::UsageJournal,
@@ -126,7 +128,8 @@ pub(super) struct Used {
 
 impl Held {
     fn pending(limiter: Arc<dyn RateLimiter>, id: LeaseId, claims: Vec<Claim>) -> Self {
-        let leases = if claims.is_empty() { Vec::new() } else { vec![Lease { id, claims, certainty: Certainty::Unknown }] };
+        let leases =
+            if claims.is_empty() { Vec::new() } else { vec![Lease { id, claims, certainty: Certainty::Unknown }] };
         Self { limiter, leases }
     }
 
@@ -139,18 +142,26 @@ impl Held {
                 Ok(Ok(least_left(&lease.claims, &standings)))
             }
             Reservation::Refused { claim, remaining, retry_after } => {
-                let refused = self.leases.pop().and_then(|mut lease| {
-                    (claim < lease.claims.len()).then(|| lease.claims.swap_remove(claim))
-                });
+                let refused = self
+                    .leases
+                    .pop()
+                    .and_then(|mut lease| (claim < lease.claims.len()).then(|| lease.claims.swap_remove(claim)));
                 // An index out of range would be a fault of the adapter: answered as an outage, not as a panic.
-                let refused = refused.ok_or(Failure::unavailable(crate::application::failure::Unavailable::RateLimiter))?;
+                let refused =
+                    refused.ok_or(Failure::unavailable(crate::application::failure::Unavailable::RateLimiter))?;
                 Ok(Err(Box::new(reached(refused, remaining, retry_after))))
             }
         }
     }
 
     /// A further lease, for the credential of a later attempt. Held together with the others.
-    pub(super) async fn extend(&mut self, scope: ScopeLimits, operation: Operation, tokens: u64, request: ai4free_ports::request::RequestId) -> Result<(), Failure> {
+    pub(super) async fn extend(
+        &mut self,
+        scope: ScopeLimits,
+        operation: Operation,
+        tokens: u64,
+        request: ai4free_ports::request::RequestId,
+    ) -> Result<(), Failure> {
         if scope.1 == Limits::NONE {
             return Ok(());
         }
@@ -168,7 +179,8 @@ impl Held {
                 LimitKind::Tokens => used.tokens,
                 LimitKind::Concurrency => 0,
             };
-            let claims = lease.claims.into_iter().map(|claim| SettledClaim { actual: actual(claim.kind), claim }).collect();
+            let claims =
+                lease.claims.into_iter().map(|claim| SettledClaim { actual: actual(claim.kind), claim }).collect();
             self.limiter.settle(Settlement { lease: lease.id, claims, certainty: lease.certainty });
         }
     }

@@ -171,7 +171,11 @@ impl Upstreams {
     }
 }
 
-async fn count_whole(plan: &Plan, counter: &Arc<dyn TokenCounter>, body: &[u8]) -> Option<ai4free_ports::usage::TokenUsage> {
+async fn count_whole(
+    plan: &Plan,
+    counter: &Arc<dyn TokenCounter>,
+    body: &[u8],
+) -> Option<ai4free_ports::usage::TokenUsage> {
     let counted = counting::reply_usage(counter, plan.encoding, &plan.request, body).await;
     counted
         .inspect_err(|error| {

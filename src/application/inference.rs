@@ -89,7 +89,8 @@ impl Inference {
         let Some(scopes) = policy.scopes(&party) else {
             return Err(refuse(observation, Failure::unavailable(Unavailable::Plan)));
         };
-        let cap = output_cap(&accepted, inbound.principal.key().max_output_tokens, &policy, policy::limits_tokens(&scopes));
+        let cap =
+            output_cap(&accepted, inbound.principal.key().max_output_tokens, &policy, policy::limits_tokens(&scopes));
         let edits = Edits {
             model: first.upstream_model.clone(),
             output_cap: cap.filter(|_| inbound.operation == Operation::Chat),
@@ -124,7 +125,8 @@ impl Inference {
             Ok(admitted) => return Ok(admitted),
             Err(refused) => refused,
         };
-        let tokens_decided = matches!(&refused.failure, Failure::LimitReached(limit) if limit.kind == LimitKind::Tokens);
+        let tokens_decided =
+            matches!(&refused.failure, Failure::LimitReached(limit) if limit.kind == LimitKind::Tokens);
         if !tokens_decided || accepted.request.view.has_media || accepted.request.operation != Operation::Chat {
             return Err(refuse(refused.observation, refused.failure));
         }
@@ -202,7 +204,9 @@ fn refuse(mut observation: Observation, failure: Failure) -> Failure {
 
 /// The catalogue's limit on an answer, for those who ask for more by name.
 fn check_output_limit(accepted: &Accepted) -> Result<(), Failure> {
-    let (Some(cap), Some(most)) = (&accepted.request.view.output_cap, accepted.model.max_output_tokens) else { return Ok(()) };
+    let (Some(cap), Some(most)) = (&accepted.request.view.output_cap, accepted.model.max_output_tokens) else {
+        return Ok(());
+    };
     if cap.tokens <= most {
         return Ok(());
     }

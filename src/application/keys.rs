@@ -246,10 +246,15 @@ fn check_models(models: &[String]) -> Result<(), RequestError> {
     let plain = models.len() <= MOST_MODELS
         && models.iter().all(|model| {
             let name = model.strip_suffix('*').unwrap_or(model);
-            model.len() <= LONGEST_TEXT && !model.is_empty() && !name.contains('*') && !name.chars().any(char::is_control)
+            model.len() <= LONGEST_TEXT
+                && !model.is_empty()
+                && !name.contains('*')
+                && !name.chars().any(char::is_control)
         });
     plain.then_some(()).ok_or_else(|| {
-        RequestError::new("'models' must be model ids, or prefixes that end in '*'.").param("models").code("invalid_value")
+        RequestError::new("'models' must be model ids, or prefixes that end in '*'.")
+            .param("models")
+            .code("invalid_value")
     })
 }
 

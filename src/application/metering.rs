@@ -166,7 +166,9 @@ impl Meter {
             | ProviderErrorKind::Overloaded
             | ProviderErrorKind::Server
             | ProviderErrorKind::Request => true,
-            ProviderErrorKind::Timeout | ProviderErrorKind::Transport | ProviderErrorKind::Protocol => error.status.is_some(),
+            ProviderErrorKind::Timeout | ProviderErrorKind::Transport | ProviderErrorKind::Protocol => {
+                error.status.is_some()
+            }
         };
         answered && self.facts == Facts::default()
     }

@@ -43,7 +43,10 @@ impl Policy {
     pub fn scopes(&self, party: &Party<'_>) -> Option<Vec<ScopeLimits>> {
         let plan = self.plans.get(&*party.key.plan)?;
         let user = party.key.user_id.as_ref().map(|user| {
-            (Scope::User(user.clone()), self.users.get(&**user).map_or(self.default_user, |own| own.or(self.default_user)))
+            (
+                Scope::User(user.clone()),
+                self.users.get(&**user).map_or(self.default_user, |own| own.or(self.default_user)),
+            )
         });
         let scopes = [
             Some((Scope::Gateway, self.gateway)),
@@ -114,7 +117,9 @@ mod tests {
             max_concurrent_requests: None,
         };
         let scopes = [(Scope::Gateway, limits)];
-        let kinds = |operation, tokens| claims(&scopes, operation, tokens).iter().map(|c| (c.kind, c.amount)).collect::<Vec<_>>();
+        let kinds = |operation, tokens| {
+            claims(&scopes, operation, tokens).iter().map(|c| (c.kind, c.amount)).collect::<Vec<_>>()
+        };
         assert_eq!(kinds(Operation::Chat, 7), [(LimitKind::Requests, 1), (LimitKind::Tokens, 7)]);
         assert_eq!(kinds(Operation::ImageGeneration, 0), [(LimitKind::ImageRequests, 1)]);
     }

@@ -1,0 +1,153 @@
+//! The application: the routes, the specification that is generated from them, and what every answer has in common.
+
+use std::{collections::HashMap, marker::PhantomData, sync::Arc};
+
+use ai4free_ports::{
+    dialect::Dialect,
+    provider_settings::Secret,
+};
+use poem::{
+    Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route,
+    endpoint::{BoxEndpoint, make_sync},
+    http::{HeaderValue, Method, header},
+    middleware::CatchPanic,
+};
+use poem_openapi::{
+    LicenseObject, OpenApi, OpenApiService,
+    registry::{MetaApi, Registry},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    application::{
+        authentication::Authentication, chat::Chat, images::Images, keys::Keys, models::Models, uptime::Uptime, usage::Usage,
+    },
+    http::{
+        api::{ChatApi, HealthApi, ImagesApi, KeysApi, ModelsApi, UptimeApi, UsageApi},
+        ReadinessSource,
+        cors::{self, Origins},
+        error::{self, ApiError},
+        payload::BodyLimits,
+        throttle::Throttle,
+    },
+};
+
+/// Everything that the HTTP surface drives.
+pub struct Surface {
+    pub authentication: Arc<Authentication>,
+    pub chat: Chat,
+    pub images: Images,
+    pub models: Models,
+    pub keys: Keys,
+    pub usage: Usage,
+    pub uptime: Arc<Uptime>,
+    pub readiness: Arc<dyn ReadinessSource>,
+    /// The protocol of `/v1/chat/completions` and `/v1/images/generations`.
+    pub openai: Arc<dyn Dialect>,
+    pub system_secret: Secret,
+    pub body_limits: BodyLimits,
+    pub cors: Origins,
+    /// Whether `/v1/models` may be read without a key.
+    pub public_models: bool,
+    /// Whether `/openapi.json` and `/docs` are served.
+    pub docs: bool,
+    /// Cuts open streams at the end of a shutdown.
+    pub cut: CancellationToken,
+}
+
+impl Surface {
+    #[must_use]
+    pub fn into_app(self) -> Arc<BoxEndpoint<'static, Response>> {
+        let apis = (
+            ChatApi { chat: self.chat, openai: self.openai.clone(), cut: self.cut.clone() },
+            ImagesApi { images: self.images, openai: self.openai },
+            ModelsApi { models: self.models, public: self.public_models },
+            UsageApi { usage: self.usage },
+            UptimeApi { uptime: self.uptime },
+            KeysApi { keys: self.keys },
+            HealthApi { readiness: self.readiness },
+        );
+        let service = service(apis);
+        let mut routes = Route::new();
+        if self.docs {
+            routes = with_docs(routes, &service.spec(), service.swagger_ui_html());
+        }
+        let routes = routes
+            .nest("/", service)
+            .data(self.authentication)
+            .data(self.system_secret)
+            .data(self.body_limits)
+            .data(Arc::<Throttle>::default())
+            .catch_all_error(error::from_framework)
+            .with(CatchPanic::new().with_handler(|_| ApiError::internal().into_response()));
+        Arc::new(Shared { routes: routes.into_endpoint(), cors: self.cors }.boxed())
+    }
+}
+
+/// The specification as it is served and committed: `openapi/openapi.json`.
+#[must_use]
+pub fn specification() -> String {
+    type Apis = (ChatApi, ImagesApi, ModelsApi, UsageApi, UptimeApi, KeysApi, HealthApi);
+    let mut spec = service(Documented::<Apis>(PhantomData)).spec();
+    spec.push('\n');
+    spec
+}
+
+/// APIs by their documentation alone: the specification needs none of their parts.
+struct Documented<T>(PhantomData<fn() -> T>);
+
+impl<T: OpenApi> OpenApi for Documented<T> {
+    fn meta() -> Vec<MetaApi> {
+        T::meta()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+
+    fn add_routes(self, _: &mut HashMap<String, HashMap<Method, BoxEndpoint<'static>>>) {}
+}
+
+fn service<T: OpenApi + 'static>(apis: T) -> OpenApiService<T, ()> {
+    OpenApiService::new(apis, "ai4free", env!("CARGO_PKG_VERSION"))
+        .description(
+            "An OpenAI-compatible gateway in front of many LLM providers, with API keys, limits and an exact usage ledger. \
+             Any OpenAI client works: point its base URL at `/v1` of this server.",
+        )
+        .license(LicenseObject::new("MIT"))
+        .server("/")
+}
+
+/// Swagger UI with everything it needs inside the page: a browser makes no request to anywhere else.
+fn with_docs(routes: Route, spec: &str, page: String) -> Route {
+    const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
+                          connect-src 'self'; frame-ancestors 'none'; base-uri 'none'";
+    let spec = format!("{spec}\n");
+    let page = bytes::Bytes::from(page);
+    let docs = make_sync(move |_| {
+        let response = Response::builder().content_type("text/html; charset=utf-8");
+        response.header(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)).body(page.clone())
+    });
+    let document = make_sync(move |_| Response::builder().content_type("application/json").body(spec.clone()));
+    routes.at("/docs", poem::get(docs)).at("/openapi.json", poem::get(document))
+}
+
+/// What every answer passes: CORS.
+struct Shared<E> {
+    routes: E,
+    cors: Origins,
+}
+
+impl<E: Endpoint<Output = Response>> Endpoint for Shared<E> {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> poem::Result<Response> {
+        if let Some(preflight) = cors::preflight(&self.cors, &request) {
+            return Ok(preflight);
+        }
+        let origin = cors::allowed(&self.cors, request.uri().path(), request.headers());
+        let mut response = self.routes.get_response(request).await;
+        cors::mark(&mut response, origin);
+        Ok(response)
+    }
+}

@@ -1,0 +1,252 @@
+//! Bodies: read with a limit and a deadline, documented with a schema, kept as the bytes that came.
+
+use std::{marker::PhantomData, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt;
+use poem::{
+    Body, IntoResponse, Request, RequestBody, Response, Result,
+    http::{HeaderMap, StatusCode, header},
+};
+use poem_openapi::{
+    ApiExtractor, ApiExtractorType, ExtractParamOptions,
+    payload::Payload,
+    registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef, Registry},
+    types::Type,
+};
+use serde::de::DeserializeOwned;
+
+use crate::http::error::ApiError;
+
+/// What the server allows of a body; put into the app's data by wiring.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    pub bytes: usize,
+    /// For the whole body: a stalled one is not covered by any other deadline.
+    pub timeout: Duration,
+}
+
+/// A JSON body as its raw bytes. `T` is only its documented schema: parsing into it would drop unknown members and rewrite
+/// numbers.
+pub(super) struct RawJson<T> {
+    pub(super) bytes: Bytes,
+    schema: PhantomData<fn() -> T>,
+}
+
+impl<T: Type> Payload for RawJson<T> {
+    const CONTENT_TYPE: &'static str = "application/json";
+
+    fn schema_ref() -> MetaSchemaRef {
+        T::schema_ref()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+impl<'a, T: Type> ApiExtractor<'a> for RawJson<T> {
+    type ParamType = ();
+    type ParamRawType = ();
+
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+
+    fn register(registry: &mut Registry) {
+        <Self as Payload>::register(registry);
+    }
+
+    fn request_meta() -> Option<MetaRequest> {
+        let content = MetaMediaType { content_type: Self::CONTENT_TYPE, schema: Self::schema_ref() };
+        Some(MetaRequest { description: None, content: vec![content], required: true })
+    }
+
+    async fn from_request(request: &'a Request, body: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
+        check_content_type(request.headers())?;
+        Ok(Self { bytes: read(request, body).await?, schema: PhantomData })
+    }
+}
+
+impl<T: DeserializeOwned> RawJson<T> {
+    /// Strictly, for bodies that are read here and not forwarded. An error names the member.
+    pub(super) fn parse(&self) -> Result<T, ApiError> {
+        parse(&self.bytes)
+    }
+}
+
+/// A JSON body that may be absent.
+pub(super) struct OptionalJson<T> {
+    bytes: Bytes,
+    schema: PhantomData<fn() -> T>,
+}
+
+impl<'a, T: Type> ApiExtractor<'a> for OptionalJson<T> {
+    type ParamType = ();
+    type ParamRawType = ();
+
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+
+    fn request_meta() -> Option<MetaRequest> {
+        let content = MetaMediaType { content_type: "application/json", schema: T::schema_ref() };
+        Some(MetaRequest { description: None, content: vec![content], required: false })
+    }
+
+    async fn from_request(request: &'a Request, body: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
+        let bytes = read(request, body).await?;
+        if !bytes.is_empty() {
+            check_content_type(request.headers())?;
+        }
+        Ok(Self { bytes, schema: PhantomData })
+    }
+}
+
+impl<T: DeserializeOwned + Default> OptionalJson<T> {
+    pub(super) fn parse(&self) -> Result<T, ApiError> {
+        if self.bytes.is_empty() { Ok(T::default()) } else { parse(&self.bytes) }
+    }
+}
+
+/// A stream of server-sent events, each of which holds a `T`. The bytes go out as they are.
+pub(super) struct RawSse<T> {
+    body: Body,
+    schema: PhantomData<fn() -> T>,
+}
+
+impl<T> RawSse<T> {
+    pub(super) fn new(body: Body) -> Self {
+        Self { body, schema: PhantomData }
+    }
+}
+
+impl<T: Type> Payload for RawSse<T> {
+    const CONTENT_TYPE: &'static str = "text/event-stream";
+
+    fn schema_ref() -> MetaSchemaRef {
+        let schema = MetaSchema::new_with_format("array", "event-stream");
+        MetaSchemaRef::Inline(Box::new(MetaSchema { items: Some(Box::new(T::schema_ref())), ..schema }))
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+impl<T: Send> IntoResponse for RawSse<T> {
+    fn into_response(self) -> Response {
+        Response::builder()
+            .content_type("text/event-stream")
+            .header(header::CACHE_CONTROL, "no-cache")
+            .header("x-accel-buffering", "no")
+            .body(self.body)
+    }
+}
+
+/// A whole reply in the provider's own bytes, documented as `T`.
+pub(super) struct RawReply<T> {
+    bytes: Bytes,
+    schema: PhantomData<fn() -> T>,
+}
+
+impl<T> RawReply<T> {
+    pub(super) fn new(bytes: Bytes) -> Self {
+        Self { bytes, schema: PhantomData }
+    }
+}
+
+impl<T: Type> Payload for RawReply<T> {
+    const CONTENT_TYPE: &'static str = "application/json";
+
+    fn schema_ref() -> MetaSchemaRef {
+        T::schema_ref()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+impl<T: Send> IntoResponse for RawReply<T> {
+    fn into_response(self) -> Response {
+        Response::builder().content_type("application/json").body(self.bytes)
+    }
+}
+
+fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let unsupported = |message| Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = value.and_then(|value| value.split(';').next()).map(str::trim);
+    match essence {
+        Some(essence) if essence.eq_ignore_ascii_case("application/json") => Ok(()),
+        Some(_) => unsupported("The content type must be application/json."),
+        None => unsupported("A content type is missing: it must be application/json."),
+    }
+}
+
+/// The only place that reads a request's body.
+async fn read(request: &Request, body: &mut RequestBody) -> Result<Bytes, ApiError> {
+    let limits = *request.data::<BodyLimits>().ok_or_else(ApiError::internal)?;
+    if request.headers().contains_key(header::CONTENT_ENCODING) {
+        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Compressed bodies are not supported."));
+    }
+    let declared = request.headers().get(header::CONTENT_LENGTH);
+    let declared = declared.and_then(|value| value.to_str().ok()).and_then(|value| value.parse::<usize>().ok());
+    let Ok(body) = body.take() else { return Ok(Bytes::new()) };
+    let collected = tokio::time::timeout(limits.timeout, collect(body, declared.unwrap_or(0), limits.bytes)).await;
+    match collected {
+        Ok(result) => result,
+        Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "The body of the request did not arrive in time.")),
+    }
+}
+
+async fn collect(body: Body, declared: usize, most: usize) -> Result<Bytes, ApiError> {
+    let broken = |_| ApiError::new(StatusCode::BAD_REQUEST, "The body of the request broke off.");
+    let mut chunks = Box::pin(body.into_bytes_stream());
+    if declared > most {
+        return Err(discard(chunks, most).await);
+    }
+    let Some(first) = chunks.try_next().await.map_err(broken)? else { return Ok(Bytes::new()) };
+    if first.len() == declared && declared > 0 {
+        return Ok(first);
+    }
+    let mut whole = BytesMut::with_capacity(declared.max(first.len()));
+    let mut next = Some(first);
+    while let Some(chunk) = next {
+        if whole.len() + chunk.len() > most {
+            return Err(discard(chunks, most).await);
+        }
+        whole.extend_from_slice(&chunk);
+        next = chunks.try_next().await.map_err(broken)?;
+    }
+    Ok(whole.freeze())
+}
+
+/// Reads on for a while: a client that is still sending would meet a reset instead of the answer.
+async fn discard(mut chunks: impl TryStreamExt<Ok = Bytes> + Unpin, most: usize) -> ApiError {
+    let mut left = most.saturating_mul(4);
+    while let Ok(Some(chunk)) = chunks.try_next().await {
+        let Some(rest) = left.checked_sub(chunk.len()) else { break };
+        left = rest;
+    }
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("The body of the request is larger than {most} bytes."))
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let reason = error.into_inner().to_string();
+        let api = ApiError::new(StatusCode::BAD_REQUEST, format!("The body of the request is not valid: {reason}."));
+        // An unknown or missing member is named in the reason, the path is its parent's.
+        let named = ["unknown field `", "missing field `"].iter().find_map(|lead| reason.split_once(lead));
+        match named.and_then(|(_, rest)| rest.split_once('`')) {
+            Some((member, _)) => api.param(member.to_owned()),
+            None if path != "." => api.param(path),
+            None => api,
+        }
+    })?;
+    json.end().map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "The body of the request goes on after its JSON value."))?;
+    Ok(parsed)
+}
