@@ -3,3 +3,4 @@
 //! Read [`application`] first, then [`wiring`]: the one tells what happens to a request, the other what it happens with.
 
 pub mod application;
+pub mod config;
