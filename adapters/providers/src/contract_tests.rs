@@ -52,6 +52,8 @@ pub(crate) fn openai() -> Arc<dyn Dialect> {
 pub(crate) type Build =
     fn(&ProviderSettings, Arc<Transport>, Arc<dyn Clock>) -> Result<Arc<dyn LlmProvider>, BuildError>;
 
+pub(crate) const BOTH_LANES: [Build; 2] = [build, build_probe];
+
 /// A provider over HTTP, in one of its two lanes.
 pub(crate) struct OverHttp(pub(crate) Build, pub(crate) Quirks);
 

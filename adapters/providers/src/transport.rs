@@ -188,10 +188,11 @@ pub(crate) fn transport_error(source: impl Into<Source>, request_was_sent: bool)
     ProviderError { request_was_sent, ..ProviderError::new(kind) }.caused_by(source)
 }
 
-/// The same for reqwest, whose errors would otherwise print the URL.
+/// The same for reqwest, which has an error type of its own for timeouts, and would otherwise print the URL.
 pub(crate) fn reqwest_error(error: reqwest::Error) -> ProviderError {
-    let was_sent = !error.is_connect() && !error.is_builder();
-    transport_error(error.without_url(), was_sent)
+    let request_was_sent = !error.is_connect() && !error.is_builder();
+    let kind = if error.is_timeout() { ProviderErrorKind::Timeout } else { ProviderErrorKind::Transport };
+    ProviderError { request_was_sent, ..ProviderError::new(kind) }.caused_by(error.without_url())
 }
 
 fn not_connected(source: Source) -> ProviderError {
@@ -285,3 +286,6 @@ where
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,3 +112,6 @@ fn record_usage(span: &Span, facts: &Facts) {
 fn record_error(span: &Span, error: &ProviderError) {
     span.record(ERROR_TYPE, error.kind.as_str());
 }
+
+#[cfg(test)]
+mod tests;
