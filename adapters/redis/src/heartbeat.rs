@@ -1,0 +1,89 @@
+use std::{collections::HashSet, time::Duration};
+
+use fred::{interfaces::HashesInterface, types::Value};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    connection::Connections,
+    keys::{self, Keys},
+    open_leases::OpenLeases,
+    unavailable::Unavailable,
+};
+
+/// How long the concurrency of a replica that died stays taken.
+pub(crate) const LEASE: Duration = Duration::from_secs(15);
+/// Two may be lost.
+const BEAT_EVERY: Duration = Duration::from_secs(5);
+const BEATS_PER_PURGE: u32 = 6;
+/// Keys in one call: short enough not to hold up the server.
+const PART: usize = 64;
+
+/// Keeps alive what this replica holds, and removes what it left behind, until `shutdown` is cancelled.
+pub(crate) async fn run(connections: &Connections, keys: &Keys, open: &OpenLeases, shutdown: &CancellationToken) {
+    let mut beats = interval(BEAT_EVERY);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut count = 0_u32;
+    loop {
+        tokio::select! {
+            _ = beats.tick() => {}
+            () = shutdown.cancelled() => return,
+        }
+        let mut outcome = beat(connections, keys, open).await;
+        count = count.wrapping_add(1);
+        if count.is_multiple_of(BEATS_PER_PURGE) && outcome.is_ok() {
+            outcome = purge(connections, keys, open).await;
+        }
+        if let Err(error) = outcome {
+            tracing::debug!(%error, "heartbeat of rate-limit leases failed");
+        }
+    }
+}
+
+/// One heartbeat of all open leases.
+pub(crate) async fn beat(connections: &Connections, keys: &Keys, open: &OpenLeases) -> Result<(), Unavailable> {
+    let leases = open.list();
+    let mut parts: Vec<_> = leases.chunks(PART).collect();
+    if parts.is_empty() {
+        parts.push(&[]);
+    }
+    let last = parts.len() - 1;
+    for (index, part) in parts.into_iter().enumerate() {
+        let arguments = || {
+            let mut arguments = keys.arguments("H");
+            arguments.values.push(if index == last { "1" } else { "0" }.into());
+            for (lease, key) in part {
+                arguments.keys.push(key.clone());
+                arguments.values.push(keys::lease(*lease).into());
+            }
+            arguments
+        };
+        connections.call::<Value>(arguments).await?;
+    }
+    Ok(())
+}
+
+/// Removes tombstones, and leases that a crash or a lost settlement left open. Their windows are over, and without a
+/// heartbeat so is their concurrency: nothing is owed for them.
+pub(crate) async fn purge(connections: &Connections, keys: &Keys, open: &OpenLeases) -> Result<(), Unavailable> {
+    let mut cursor = "0".to_owned();
+    loop {
+        let arguments = || {
+            let mut arguments = keys.arguments("P");
+            arguments.values.push(cursor.as_str().into());
+            arguments
+        };
+        let reply: Vec<String> = connections.call(arguments).await?;
+        let [_, next, stale @ ..] = reply.as_slice() else { return Err(Unavailable::Reply) };
+        let ours: HashSet<String> = open.list().into_iter().map(|(lease, _)| keys::lease(lease)).collect();
+        let strays: Vec<String> = stale.iter().filter(|lease| !ours.contains(*lease)).cloned().collect();
+        if !strays.is_empty() {
+            let removed = connections.client()?.hdel::<Value, _, _>(keys.leases.clone(), strays).await;
+            removed.map_err(Unavailable::Refused)?;
+        }
+        if next == "0" {
+            return Ok(());
+        }
+        cursor.clone_from(next);
+    }
+}

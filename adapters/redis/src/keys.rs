@@ -1,0 +1,89 @@
+use std::fmt::Write;
+
+use ai4free_ports::rate_limiter::{Claim, LeaseId, LimitKind, Scope};
+use fred::types::Key;
+use sha2::{Digest, Sha256};
+
+use crate::script::Arguments;
+
+/// What the keys mean. A release that changes it takes the next number, and does not read what the one before it wrote.
+const LAYOUT: u8 = 0;
+
+/// A longer id of a scope is replaced by its hash.
+const LONGEST_ID: usize = 128;
+
+/// The names of everything in Redis. One hash tag, so that a cluster keeps all of it in one place.
+pub(crate) struct Keys {
+    /// `{prefix}:layout:`
+    start: Box<str>,
+    /// Leases of this replica.
+    pub(crate) leases: Key,
+    /// The latest second that any replica saw.
+    pub(crate) clock: Key,
+}
+
+impl Keys {
+    pub(crate) fn new(prefix: &str, replica: &str) -> Self {
+        let start = format!("{{{prefix}}}:{LAYOUT}:");
+        let leases = format!("{start}l:{replica}").into();
+        let clock = format!("{start}t").into();
+        Self { start: start.into(), leases, clock }
+    }
+
+    /// What every call of an operation of the script begins with.
+    pub(crate) fn arguments(&self, operation: &'static str) -> Arguments {
+        Arguments { keys: vec![self.leases.clone(), self.clock.clone()], values: vec![operation.into()] }
+    }
+
+    /// Where a claim is counted.
+    pub(crate) fn claim(&self, claim: &Claim) -> Key {
+        let kind = match claim.kind {
+            LimitKind::Requests => "w:requests",
+            LimitKind::ImageRequests => "w:images",
+            LimitKind::Tokens => "w:tokens",
+            LimitKind::Concurrency => "c",
+        };
+        format!("{}{kind}:{}", self.start, scope(&claim.scope)).into()
+    }
+}
+
+/// The field of a lease.
+pub(crate) fn lease(id: LeaseId) -> String {
+    format!("{}.{}", id.request.0.as_simple(), id.number)
+}
+
+fn scope(scope: &Scope) -> String {
+    let (name, id) = (scope.name(), scope.id());
+    if id.len() <= LONGEST_ID {
+        return format!("{name}:{id}");
+    }
+    let mut hashed = format!("{name}#");
+    for byte in Sha256::digest(id) {
+        // Writing to a string can't fail.
+        let _ = write!(hashed, "{byte:02x}");
+    }
+    hashed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_stable_because_running_releases_share_them() {
+        let keys = Keys::new("a4f", "pod-1");
+        let name = |scope, kind| {
+            let key = keys.claim(&Claim { scope, kind, limit: 1, amount: 1 });
+            key.as_str().unwrap().to_owned()
+        };
+        assert_eq!(keys.leases.as_str(), Some("{a4f}:0:l:pod-1"));
+        assert_eq!(keys.clock.as_str(), Some("{a4f}:0:t"));
+        assert_eq!(name(Scope::Gateway, LimitKind::Requests), "{a4f}:0:w:requests:gateway:");
+        assert_eq!(name(Scope::User("u:1".into()), LimitKind::Tokens), "{a4f}:0:w:tokens:user:u:1");
+        assert_eq!(name(Scope::Model("m".into()), LimitKind::Concurrency), "{a4f}:0:c:model:m");
+        assert_eq!(
+            name(Scope::Model("m".repeat(129).into()), LimitKind::ImageRequests).len(),
+            "{a4f}:0:w:images:model#".len() + 64
+        );
+    }
+}

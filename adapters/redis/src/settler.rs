@@ -1,0 +1,212 @@
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use ai4free_ports::rate_limiter::{Certainty, LimitKind, SettledClaim, Settlement};
+use fred::types::Value;
+use futures_util::future::join_all;
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    connection::Connections,
+    keys::{self, Keys},
+    rate_limiter::countable,
+    script::Arguments,
+};
+
+/// What requests may hand over while the settler is busy with something else.
+const QUEUE: usize = 16_384;
+/// What is kept while Redis is away.
+const BACKLOG: usize = 100_000;
+/// Settlements in one call, and how long the first of them waits for company.
+const BATCH: usize = 16;
+const GATHER: Duration = Duration::from_millis(2);
+/// Calls at once: with one connection each, a slow round trip does not slow the queue down.
+const CALLS: usize = 4;
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+const SHUTDOWN: Duration = Duration::from_secs(2);
+
+/// Where requests leave their settlements.
+pub(crate) struct SettleQueue {
+    sender: mpsc::Sender<Settlement>,
+    figures: Arc<Figures>,
+}
+
+/// Brings settlements from the queue to Redis.
+pub(crate) struct Settler {
+    receiver: mpsc::Receiver<Settlement>,
+    backlog: VecDeque<Settlement>,
+    figures: Arc<Figures>,
+}
+
+#[derive(Default)]
+struct Figures {
+    queued: AtomicUsize,
+    dropped: AtomicU64,
+}
+
+impl SettleQueue {
+    pub(crate) fn new() -> (Self, Settler) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let figures = Arc::new(Figures::default());
+        let settler = Settler { receiver, backlog: VecDeque::new(), figures: Arc::clone(&figures) };
+        (Self { sender, figures }, settler)
+    }
+
+    pub(crate) fn push(&self, settlement: Settlement) {
+        self.figures.queued.fetch_add(1, Ordering::SeqCst);
+        if self.sender.try_send(settlement).is_err() {
+            self.figures.drop_one();
+        }
+    }
+
+    pub(crate) fn queued(&self) -> usize {
+        self.figures.queued.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn dropped(&self) -> u64 {
+        self.figures.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Figures {
+    fn drop_one(&self) {
+        self.queued.fetch_sub(1, Ordering::SeqCst);
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Settler {
+    /// Runs until `shutdown` is cancelled and what is queued by then is settled, or 2 s have passed.
+    pub(crate) async fn run(mut self, connections: &Connections, keys: &Keys, shutdown: &CancellationToken) {
+        while !shutdown.is_cancelled() {
+            if self.backlog.is_empty() {
+                tokio::select! {
+                    first = self.receiver.recv() => match first {
+                        Some(first) => self.keep(first),
+                        None => return,
+                    },
+                    () = shutdown.cancelled() => break,
+                }
+                self.receive_for(GATHER, BATCH).await;
+            }
+            if !self.flush(connections, keys).await {
+                tokio::select! {
+                    () = self.receive_for(RETRY_AFTER, usize::MAX) => {}
+                    () = shutdown.cancelled() => break,
+                }
+            }
+        }
+        self.receiver.close();
+        if timeout(SHUTDOWN, self.finish(connections, keys)).await.is_err() {
+            tracing::warn!(
+                settlements = self.backlog.len(),
+                "rate-limit settlements were not delivered before shutdown"
+            );
+        }
+    }
+
+    async fn finish(&mut self, connections: &Connections, keys: &Keys) {
+        loop {
+            while let Ok(settlement) = self.receiver.try_recv() {
+                self.keep(settlement);
+            }
+            if self.backlog.is_empty() {
+                return;
+            }
+            if !self.flush(connections, keys).await {
+                sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+
+    /// Receives for some time, or until there are `enough`.
+    async fn receive_for(&mut self, time: Duration, enough: usize) {
+        let end = sleep(time);
+        tokio::pin!(end);
+        while self.backlog.len() < enough {
+            tokio::select! {
+                Some(next) = self.receiver.recv() => self.keep(next),
+                () = &mut end => return,
+            }
+        }
+    }
+
+    /// Sends the oldest of the backlog. What fails goes to its end: a settlement is idempotent and its place is of no matter.
+    async fn flush(&mut self, connections: &Connections, keys: &Keys) -> bool {
+        let mut calls = Vec::with_capacity(CALLS);
+        while calls.len() < CALLS && !self.backlog.is_empty() {
+            let batch: Vec<Settlement> = self.backlog.drain(..self.backlog.len().min(BATCH)).collect();
+            calls.push(async move {
+                let sent = connections.call::<Value>(|| arguments(keys, &batch)).await;
+                (batch, sent)
+            });
+        }
+        let sending = join_all(calls);
+        tokio::pin!(sending);
+        let answers = loop {
+            tokio::select! {
+                answers = &mut sending => break answers,
+                Some(next) = self.receiver.recv() => self.keep(next),
+            }
+        };
+        let mut delivered = true;
+        for (batch, sent) in answers {
+            match sent {
+                Ok(_) => {
+                    self.figures.queued.fetch_sub(batch.len(), Ordering::SeqCst);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "rate-limit settlements will be sent again");
+                    delivered = false;
+                    batch.into_iter().for_each(|settlement| self.keep(settlement));
+                }
+            }
+        }
+        delivered
+    }
+
+    fn keep(&mut self, settlement: Settlement) {
+        if self.backlog.len() == BACKLOG {
+            // The oldest has the least left to refund, and its concurrency expires by itself.
+            self.backlog.pop_front();
+            self.figures.drop_one();
+        }
+        self.backlog.push_back(settlement);
+    }
+}
+
+fn arguments(keys: &Keys, batch: &[Settlement]) -> Arguments {
+    let mut arguments = keys.arguments("S");
+    for settlement in batch {
+        let certainty = match settlement.certainty {
+            Certainty::Held => "h",
+            Certainty::Unknown => "u",
+        };
+        let claims = i64::try_from(settlement.claims.len()).unwrap_or(i64::MAX);
+        arguments.values.extend([keys::lease(settlement.lease).into(), certainty.into(), claims.into()]);
+        for SettledClaim { claim, actual } in &settlement.claims {
+            arguments.keys.push(keys.claim(claim));
+            match claim.kind {
+                LimitKind::Concurrency => arguments.values.push("c".into()),
+                LimitKind::Requests | LimitKind::ImageRequests | LimitKind::Tokens => {
+                    let used = match settlement.certainty {
+                        Certainty::Held => countable(*actual),
+                        Certainty::Unknown => 0,
+                    };
+                    arguments.values.extend(["w".into(), (used - countable(claim.amount)).into()]);
+                }
+            }
+        }
+    }
+    arguments
+}

@@ -1,0 +1,214 @@
+//! What Redis may do to us.
+
+use std::{error::Error, time::Duration};
+
+use ai4free_contract::rate_limiter::{claim, lease, settlement};
+use ai4free_ports::{
+    error::LimiterDown,
+    rate_limiter::{Claim, LimitKind, RateLimiter, Reservation, Scope},
+};
+use ai4free_redis::RedisOptions;
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use crate::server::{RedisServer, Replica, eventually, free_port, options};
+
+/// The deadline, and what a busy machine may add.
+const DEADLINE: Duration = Duration::from_millis(200);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_redis_is_down_within_the_deadline_until_it_goes_on() {
+    let Some(server) = RedisServer::start().await else { return };
+    let replica = Replica::start(&server.options("one")).await;
+    assert!(try_one(&replica, 1).await.unwrap().is_ok());
+    server.signal("-STOP").await;
+    // Longer than it takes to give the connections up.
+    let stopped = sleep(Duration::from_millis(2_500));
+    tokio::pin!(stopped);
+    let mut number = 2;
+    loop {
+        tokio::select! {
+            () = &mut stopped => break,
+            outcome = try_one(&replica, number) => assert!(outcome.expect("an answer in time").is_err()),
+        }
+        number += 1;
+        if number > 5 {
+            assert!(!replica.limiter.is_up());
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+    assert!(number > 100, "only {number} attempts: the breaker did not open");
+    server.signal("-CONT").await;
+    recovers(&replica).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_stops_for_a_moment_is_asked_again_soon() {
+    let Some(server) = RedisServer::start().await else { return };
+    let replica = Replica::start(&server.options("one")).await;
+    server.signal("-STOP").await;
+    for number in 0..4 {
+        assert!(try_one(&replica, number).await.expect("an answer in time").is_err());
+    }
+    server.signal("-CONT").await;
+    recovers(&replica).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_redis_is_found_again_after_its_restart() {
+    let Some(mut server) = RedisServer::start().await else { return };
+    let replica = Replica::start(&server.options("one")).await;
+    assert!(try_one(&replica, 1).await.unwrap().is_ok());
+    server.kill().await;
+    for number in 2..200 {
+        assert!(try_one(&replica, number).await.expect("an answer in time").is_err());
+        sleep(Duration::from_millis(10)).await;
+    }
+    server.start_again().await;
+    recovers(&replica).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_comes_later_than_the_gateway_is_found() {
+    let port = free_port();
+    let replica = Replica::start_without_redis(&options(port, "one"));
+    for number in 0..20 {
+        assert!(try_one(&replica, number).await.expect("an answer in time").is_err());
+    }
+    assert!(!replica.limiter.is_up());
+    let Some(_server) = RedisServer::start_on(port).await else { return };
+    recovers(&replica).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flushed_script_fails_no_request() {
+    let Some(server) = RedisServer::start().await else { return };
+    let replica = Replica::start(&server.options("one")).await;
+    for round in 0..10_u128 {
+        let mut tasks = JoinSet::new();
+        for number in 0..40 {
+            let limiter = replica.limiter.clone();
+            tasks.spawn(async move { limiter.reserve(lease(round << 64 | number), &requests(1_000)).await });
+        }
+        assert_eq!(server.command("SCRIPT FLUSH").await, "+OK");
+        for outcome in tasks.join_all().await {
+            assert!(matches!(outcome, Ok(Reservation::Held(_))), "{outcome:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settlements_wait_for_a_redis_that_is_away() {
+    let Some(server) = RedisServer::start().await else { return };
+    let replica = Replica::start(&server.options("one")).await;
+    let claims = [claim(Scope::Gateway, LimitKind::Tokens, 50_000, 1_000)];
+    for number in 0..50 {
+        assert!(matches!(replica.limiter.reserve(lease(number), &claims).await, Ok(Reservation::Held(_))));
+    }
+    server.signal("-STOP").await;
+    for number in 0..50 {
+        replica.limiter.settle(settlement(lease(number), &claims, &[0]));
+    }
+    // At least one attempt fails.
+    for number in 50..54 {
+        assert!(try_one(&replica, number).await.expect("an answer in time").is_err());
+    }
+    assert_eq!(replica.limiter.queued_settlements(), 50);
+    server.signal("-CONT").await;
+    eventually("settled queue", || replica.limiter.queued_settlements() == 0).await;
+    let all = [claim(Scope::Gateway, LimitKind::Tokens, 50_000, 50_000)];
+    assert!(matches!(replica.limiter.reserve(lease(100), &all).await, Ok(Reservation::Held(_))));
+    assert_eq!(replica.limiter.dropped_settlements(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_delivers_what_is_queued() {
+    let Some(server) = RedisServer::start().await else { return };
+    let mut replica = Replica::start(&server.options("one")).await;
+    let claims = [claim(Scope::Gateway, LimitKind::Concurrency, 1_000, 1)];
+    for number in 0..1_000 {
+        replica.limiter.reserve(lease(number), &claims).await.unwrap();
+    }
+    for number in 0..1_000 {
+        replica.limiter.settle(settlement(lease(number), &claims, &[1]));
+    }
+    replica.shutdown.cancel();
+    let ended = timeout(Duration::from_secs(3), replica.worker.join_next()).await;
+    assert!(matches!(ended, Ok(Some(Ok(())))), "{ended:?}");
+    assert_eq!(server.command("ZCARD {a4f}:0:c:gateway:").await, ":0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_does_not_wait_long_for_a_stopped_redis() {
+    let Some(server) = RedisServer::start().await else { return };
+    let mut replica = Replica::start(&server.options("one")).await;
+    server.signal("-STOP").await;
+    replica.limiter.settle(settlement(lease(1), &requests(1), &[1]));
+    replica.shutdown.cancel();
+    let ended = timeout(Duration::from_secs(3), replica.worker.join_next()).await;
+    assert!(matches!(ended, Ok(Some(Ok(())))), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_became_a_replica_is_left_for_the_primary() {
+    let Some(server) = RedisServer::start().await else { return };
+    let replica = Replica::start(&server.options("one")).await;
+    assert_eq!(server.command("REPLICAOF 127.0.0.1 1").await, "+OK");
+    assert!(try_one(&replica, 1).await.expect("an answer in time").is_err());
+    assert_eq!(server.command("REPLICAOF NO ONE").await, "+OK");
+    recovers(&replica).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_redis_is_down_and_not_open() {
+    let Some(server) = RedisServer::start_with(&["--maxmemory", "1", "--maxmemory-policy", "noeviction"]).await else {
+        return;
+    };
+    let replica = Replica::start(&server.options("one")).await;
+    assert!(try_one(&replica, 1).await.expect("an answer in time").is_err());
+    assert_eq!(server.command("CONFIG SET maxmemory 0").await, "+OK");
+    recovers(&replica).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_error_tells_the_password() {
+    let Some(server) = RedisServer::start_with(&["--requirepass", "correct-horse"]).await else { return };
+    let url = format!("redis://:battery-staple@127.0.0.1:{}", server.port());
+    let replica = Replica::start_without_redis(&RedisOptions::new(&url, "one").unwrap());
+    for number in 0..20 {
+        let LimiterDown(source) = try_one(&replica, number).await.expect("an answer in time").unwrap_err();
+        let mut cause: Option<&dyn Error> = Some(&*source);
+        while let Some(error) = cause {
+            assert!(!format!("{error} {error:?}").contains("battery"), "{error:?}");
+            cause = error.source();
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// `Err`: no answer within the deadline.
+async fn try_one(
+    replica: &Replica,
+    number: u128,
+) -> Result<Result<Reservation, LimiterDown>, tokio::time::error::Elapsed> {
+    timeout(DEADLINE, replica.limiter.reserve(lease(number), &requests(10_000))).await
+}
+
+/// Within a second, and some more on a busy machine.
+async fn recovers(replica: &Replica) {
+    let recovery = async {
+        let mut number = 1_000_000;
+        while !matches!(try_one(replica, number).await, Ok(Ok(Reservation::Held(_)))) {
+            number += 1;
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(timeout(Duration::from_secs(3), recovery).await.is_ok(), "not recovered");
+    assert!(replica.limiter.is_up());
+}
+
+fn requests(limit: u64) -> [Claim; 1] {
+    [claim(Scope::Gateway, LimitKind::Requests, limit, 1)]
+}

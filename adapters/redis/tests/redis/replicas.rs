@@ -1,0 +1,123 @@
+//! What several replicas of the gateway have in common.
+
+use std::time::Duration;
+
+use ai4free_contract::rate_limiter::{claim, lease, settlement, void};
+use ai4free_ports::rate_limiter::{Claim, LimitKind, RateLimiter, Reservation, Scope};
+use tokio::task::JoinSet;
+
+use crate::server::{RedisServer, Replica, eventually};
+
+const START: Duration = Duration::from_secs(1_700_000_000);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_replicas_together_admit_exactly_the_limit() {
+    let Some(server) = RedisServer::start().await else { return };
+    let replicas = [Replica::start(&server.options("one")).await, Replica::start(&server.options("two")).await];
+    let mut tasks = JoinSet::new();
+    for number in 0..40_u128 {
+        let limiter = replicas[usize::from(number % 2 == 0)].limiter.clone();
+        tasks.spawn(async move {
+            let claims = [claim(Scope::Gateway, LimitKind::Requests, 10, 1), one_at_a_time(10)];
+            limiter.reserve(lease(number), &claims).await.unwrap()
+        });
+    }
+    let held = tasks.join_all().await.into_iter().filter(|reply| matches!(reply, Reservation::Held(_))).count();
+    assert_eq!(held, 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_concurrency_of_a_dead_replica_is_free_after_15_seconds() {
+    let Some(server) = RedisServer::start().await else { return };
+    let doomed = Replica::start(&server.options("one").with_movable_time()).await;
+    let other = Replica::start(&server.options("two").with_movable_time()).await;
+    other.limiter.move_time(START).await.unwrap();
+    assert!(holds(&doomed, 1).await);
+    drop(doomed);
+    other.limiter.move_time(START + Duration::from_millis(14_999)).await.unwrap();
+    other.limiter.beat().await.unwrap();
+    assert!(!holds(&other, 2).await);
+    other.limiter.move_time(START + Duration::from_secs(15)).await.unwrap();
+    assert!(holds(&other, 3).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_heartbeat_gives_nothing_back_to_a_settled_lease() {
+    let Some(server) = RedisServer::start().await else { return };
+    let replica = Replica::start(&server.options("one")).await;
+    for number in 0..20 {
+        assert!(holds(&replica, number).await);
+        replica.limiter.settle(settlement(lease(number), &[one_at_a_time(1)], &[1]));
+        replica.limiter.beat().await.unwrap();
+        eventually("settled queue", || replica.limiter.queued_settlements() == 0).await;
+    }
+    assert!(holds(&replica, 100).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_come_back_with_the_heartbeat_after_redis_lost_its_data() {
+    let Some(server) = RedisServer::start().await else { return };
+    let (one, two) = (Replica::start(&server.options("one")).await, Replica::start(&server.options("two")).await);
+    one.limiter.beat().await.unwrap();
+    assert!(holds(&one, 1).await);
+    assert_eq!(server.command("FLUSHALL").await, "+OK");
+    one.limiter.beat().await.unwrap();
+    assert!(!holds(&two, 2).await);
+    one.limiter.settle(settlement(lease(1), &[one_at_a_time(1)], &[1]));
+    eventually("settled queue", || one.limiter.queued_settlements() == 0).await;
+    assert!(holds(&two, 3).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_steps_back_re_opens_nothing() {
+    let Some(server) = RedisServer::start().await else { return };
+    let replica = Replica::start(&server.options("one").with_movable_time()).await;
+    let requests = [claim(Scope::Gateway, LimitKind::Requests, 2, 1)];
+    replica.limiter.move_time(START).await.unwrap();
+    assert!(held(&replica, 1, &requests).await);
+    replica.limiter.move_time(START - Duration::from_secs(50)).await.unwrap();
+    assert!(held(&replica, 2, &requests).await);
+    assert!(!held(&replica, 3, &requests).await);
+    // What was used while the clock was behind counts as of the latest second: it is free 61 s after that.
+    replica.limiter.move_time(START + Duration::from_millis(60_999)).await.unwrap();
+    assert!(!held(&replica, 4, &requests).await);
+    replica.limiter.move_time(START + Duration::from_secs(61)).await.unwrap();
+    assert!(held(&replica, 5, &requests).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tombstones_and_strays_are_removed_and_open_leases_are_not() {
+    let Some(server) = RedisServer::start().await else { return };
+    let dead = Replica::start(&server.options("one").with_movable_time()).await;
+    dead.limiter.move_time(START).await.unwrap();
+    let request = [claim(Scope::Gateway, LimitKind::Concurrency, 1_000, 1)];
+    for number in 0..200 {
+        dead.limiter.settle(void(lease(number), &request));
+        assert!(held(&dead, 1_000 + number, &request).await);
+    }
+    eventually("settled queue", || dead.limiter.queued_settlements() == 0).await;
+    drop(dead);
+    // The same name after a restart: the leases of before are nobody's.
+    let replica = Replica::start(&server.options("one").with_movable_time()).await;
+    replica.limiter.beat().await.unwrap();
+    assert!(held(&replica, 5_000, &request).await);
+    let leases = "HLEN {a4f}:0:l:one";
+    replica.limiter.move_time(START + Duration::from_secs(60)).await.unwrap();
+    replica.limiter.purge().await.unwrap();
+    assert_eq!(server.command(leases).await, ":402"); // with the mark of the heartbeat
+    replica.limiter.move_time(START + Duration::from_secs(61)).await.unwrap();
+    replica.limiter.purge().await.unwrap();
+    assert_eq!(server.command(leases).await, ":2");
+}
+
+fn one_at_a_time(limit: u64) -> Claim {
+    claim(Scope::Model("m".into()), LimitKind::Concurrency, limit, 1)
+}
+
+async fn holds(replica: &Replica, number: u128) -> bool {
+    held(replica, number, &[one_at_a_time(1)]).await
+}
+
+async fn held(replica: &Replica, number: u128, claims: &[Claim]) -> bool {
+    matches!(replica.limiter.reserve(lease(number), claims).await.unwrap(), Reservation::Held(_))
+}
