@@ -96,6 +96,8 @@ pub struct Attachment {
 }
 
 /// Consecutive events of one spool: the first one has the number `from`, counted from 0 over the spool's whole life.
+///
+/// The charges of one request are never split over two batches: the request is counted once, with the last of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     pub spool: SpoolId,

@@ -30,6 +30,8 @@ pub(crate) async fn append(database: &Database, batch: &Batch) -> Result<Appende
             ensure_partitions(database, batch).await?;
             append_once(database, batch).await
         }
+        // The fence had refused an attachment that the database had lost, and that is made good now.
+        Ok(Appended::StandsAt(position)) if position == batch.from => append_once(database, batch).await,
         done => done,
     }
 }
@@ -70,7 +72,9 @@ async fn where_it_stands(transaction: &DatabaseTransaction, batch: &Batch) -> Re
     let registered = spool::Entity::find_by_id(batch.spool.0).one(transaction).await?;
     let Some(registered) = registered else {
         let row = spool::Model { id: batch.spool.0, generation: batch.generation, acknowledged: 0 };
-        spool::Entity::insert(row.into_active_model()).exec_without_returning(transaction).await?;
+        let register = spool::Entity::insert(row.into_active_model());
+        let register = register.on_conflict(OnConflict::new().do_nothing().to_owned());
+        transaction.execute(&register.into_query()).await?;
         return Ok(Appended::StandsAt(0));
     };
     if registered.generation > batch.generation {

@@ -67,7 +67,19 @@ async fn two_processes_may_write_to_one_sqlite_file() {
     }
 }
 
-/// A commit of SQLite waits for the disk only at a checkpoint: what a crash of the machine takes is in the journal still.
+/// A transaction that begins by reading fails here: it can't write after another process has.
+#[tokio::test]
+async fn two_processes_may_migrate_one_sqlite_file() {
+    for _ in 0..10 {
+        let directory = tempfile::tempdir().unwrap();
+        let url = sqlite_url(&directory.path().join("test.db"));
+        let (first, second) = (connect(&url, PATIENT).await.unwrap(), connect(&url, PATIENT).await.unwrap());
+        let (one, two) = tokio::join!(migrate(&first), migrate(&second));
+        one.unwrap();
+        two.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn sqlite_writes_ahead() {
     let sqlite = Sqlite::start().await.unwrap();
