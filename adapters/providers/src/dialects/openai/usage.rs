@@ -1,0 +1,224 @@
+//! Token counts: OpenAI's nested totals to disjoint buckets and back, and what else vendors write in their place.
+//!
+//! - DeepSeek counts cache hits beside the details (`prompt_cache_hit_tokens`):
+//!   <https://api-docs.deepseek.com/guides/kv_cache>.
+//! - Groq's streams carry usage in `x_groq`: <https://console.groq.com/docs/api-reference>.
+//! - OpenRouter adds the cost in US dollars: <https://openrouter.ai/docs/use-cases/usage-accounting>.
+//! - xAI counts reasoning beside `completion_tokens`, not in it: only the total tells.
+
+use ai4free_ports::{money::PicoUsd, usage::TokenUsage};
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
+
+/// The places in a reply or an event where usage can be.
+#[derive(Default, Deserialize)]
+pub(super) struct Envelope<'a> {
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+    #[serde(borrow)]
+    x_groq: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Groq<'a> {
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Cost<'a> {
+    #[serde(borrow)]
+    cost: Option<&'a RawValue>,
+}
+
+/// What a provider said that a reply consumed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Reported {
+    pub(super) usage: Option<TokenUsage>,
+    pub(super) cost: Option<PicoUsd>,
+}
+
+impl Envelope<'_> {
+    pub(super) fn read(&self) -> Reported {
+        let in_groq = || serde_json::from_str::<Groq<'_>>(self.x_groq?.get()).ok()?.usage;
+        let Some(written) = self.usage.filter(|usage| usage.get() != "null").or_else(in_groq) else {
+            return Reported::default();
+        };
+        let usage = serde_json::from_str(written.get()).ok().and_then(|usage| tokens(&usage));
+        let cost = serde_json::from_str::<Cost<'_>>(written.get()).ok().and_then(|cost| pico_usd(cost.cost?.get()));
+        Reported { usage, cost }
+    }
+}
+
+/// `None` when nothing is counted. An explicit zero is a count.
+pub(super) fn tokens(usage: &Value) -> Option<TokenUsage> {
+    // Images name them input and output.
+    let prompt = count(usage, &["prompt_tokens"]).or_else(|| count(usage, &["input_tokens"]));
+    let completion = count(usage, &["completion_tokens"]).or_else(|| count(usage, &["output_tokens"]));
+    let total = count(usage, &["total_tokens"]);
+    if prompt.is_none() && completion.is_none() && total.is_none() {
+        return None;
+    }
+    let prompt = prompt.unwrap_or_else(|| total.unwrap_or(0).saturating_sub(completion.unwrap_or(0)));
+    let completion = completion.unwrap_or_else(|| total.unwrap_or(0).saturating_sub(prompt));
+    let detail = |path: &[&str]| count(usage, path).unwrap_or(0);
+
+    let mut input = prompt;
+    let cached = count(usage, &["prompt_tokens_details", "cached_tokens"]);
+    let cached = cached.unwrap_or_else(|| detail(&["prompt_cache_hit_tokens"]));
+    let cache_read = take(&mut input, cached);
+    let cache_write = take(&mut input, detail(&["prompt_tokens_details", "cache_write_tokens"]));
+    let audio_in = take(&mut input, detail(&["prompt_tokens_details", "audio_tokens"]));
+
+    let mut output = completion;
+    let reasoning = detail(&["completion_tokens_details", "reasoning_tokens"]);
+    let stands_beside = reasoning > 0
+        && total.is_some_and(|total| {
+            prompt.checked_add(completion).and_then(|sum| sum.checked_add(reasoning)) == Some(total)
+        });
+    if stands_beside {
+        output = output.saturating_add(reasoning);
+    }
+    let reasoning = take(&mut output, reasoning);
+    let audio_out = take(&mut output, detail(&["completion_tokens_details", "audio_tokens"]));
+    Some(TokenUsage { input, cache_read, cache_write, output, reasoning, audio_in, audio_out, images: 0 })
+}
+
+/// As OpenAI writes it.
+pub(super) fn to_wire(usage: &TokenUsage) -> Value {
+    let mut prompt = json!({ "cached_tokens": usage.cache_read, "audio_tokens": usage.audio_in });
+    if usage.cache_write > 0 {
+        prompt = json!({
+            "cached_tokens": usage.cache_read,
+            "cache_write_tokens": usage.cache_write,
+            "audio_tokens": usage.audio_in,
+        });
+    }
+    json!({
+        "prompt_tokens": usage.input_total(),
+        "completion_tokens": usage.output_total(),
+        "total_tokens": usage.total(),
+        "prompt_tokens_details": prompt,
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning,
+            "audio_tokens": usage.audio_out,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    })
+}
+
+/// Moves up to `part` out of `whole`: parts that don't fit into their whole are cut, so that no bucket is negative.
+fn take(whole: &mut u64, part: u64) -> u64 {
+    let part = part.min(*whole);
+    *whole -= part;
+    part
+}
+
+/// A count as vendors write it: `null` is none, a fraction is cut off, a negative one is 0.
+fn count(usage: &Value, path: &[&str]) -> Option<u64> {
+    let Value::Number(number) = path.iter().try_fold(usage, |value, name| value.get(name))? else { return None };
+    if let Some(count) = number.as_u64() {
+        return Some(count);
+    }
+    let written = number.to_string();
+    let whole = written.split('.').next().unwrap_or_default();
+    Some(whole.parse().unwrap_or(0))
+}
+
+/// A decimal number of US dollars, read digit by digit. `None`: negative, too large, or not a number. What is smaller than the
+/// unit is cut off.
+fn pico_usd(written: &str) -> Option<PicoUsd> {
+    let (digits, exponent) = match written.split_once(['e', 'E']) {
+        Some((digits, exponent)) => (digits, exponent.parse::<i32>().ok()?),
+        None => (written, 0),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let places = i32::try_from(fraction.len()).ok()?;
+    let mut amount: i128 = 0;
+    for digit in whole.chars().chain(fraction.chars()) {
+        amount = amount.checked_mul(10)?.checked_add(i128::from(digit.to_digit(10)?))?;
+    }
+    let shift = exponent.checked_add(12)?.checked_sub(places)?;
+    let factor = 10_i128.checked_pow(shift.unsigned_abs());
+    let amount = match (shift >= 0, factor) {
+        (true, Some(factor)) => amount.checked_mul(factor)?,
+        (true, None) => return (amount == 0).then_some(PicoUsd::ZERO),
+        (false, factor) => factor.map_or(0, |factor| amount / factor),
+    };
+    i64::try_from(amount).ok().map(PicoUsd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Reported {
+        serde_json::from_str::<Envelope<'_>>(text).unwrap().read()
+    }
+
+    fn usage(text: &str) -> Option<TokenUsage> {
+        read(&format!("{{\"usage\":{text}}}")).usage
+    }
+
+    #[test]
+    fn buckets_are_disjoint_and_sum_to_the_totals() {
+        let written = r#"{"prompt_tokens":100,"completion_tokens":50,"total_tokens":150,
+            "prompt_tokens_details":{"cached_tokens":60,"cache_write_tokens":10,"audio_tokens":5},
+            "completion_tokens_details":{"reasoning_tokens":30,"audio_tokens":4}}"#;
+        let expected = TokenUsage {
+            input: 25,
+            cache_read: 60,
+            cache_write: 10,
+            audio_in: 5,
+            output: 16,
+            reasoning: 30,
+            audio_out: 4,
+            images: 0,
+        };
+        assert_eq!(usage(written), Some(expected));
+        assert_eq!(tokens(&to_wire(&expected)), Some(expected));
+    }
+
+    #[test]
+    fn what_vendors_write_is_read() {
+        let plain = |input, output| Some(TokenUsage { input, output, ..TokenUsage::default() });
+        assert_eq!(usage("null"), None);
+        assert_eq!(usage("{}"), None);
+        assert_eq!(usage(r#"{"prompt_tokens":0,"completion_tokens":0}"#), plain(0, 0));
+        assert_eq!(usage(r#"{"prompt_tokens":-5,"completion_tokens":3.9,"total_tokens":null}"#), plain(0, 3));
+        assert_eq!(usage(r#"{"prompt_tokens":4,"total_tokens":10,"prompt_tokens_details":null}"#), plain(4, 6));
+        assert_eq!(usage(r#"{"input_tokens":4,"output_tokens":6}"#), plain(4, 6));
+        let deepseek = usage(
+            r#"{"prompt_tokens":9,"completion_tokens":1,"prompt_cache_hit_tokens":6,"prompt_cache_miss_tokens":3}"#,
+        );
+        assert_eq!(deepseek.map(|usage| (usage.input, usage.cache_read)), Some((3, 6)));
+        assert_eq!(
+            read(r#"{"x_groq":{"id":"r","usage":{"prompt_tokens":2,"completion_tokens":1}}}"#).usage,
+            plain(2, 1)
+        );
+        let too_many =
+            usage(r#"{"prompt_tokens":5,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":9}}"#);
+        assert_eq!(too_many.map(|usage| (usage.input, usage.cache_read)), Some((0, 5)));
+        let beside = usage(
+            r#"{"prompt_tokens":10,"completion_tokens":2,"total_tokens":42,"completion_tokens_details":{"reasoning_tokens":30}}"#,
+        );
+        assert_eq!(beside.map(|usage| (usage.output, usage.reasoning)), Some((2, 30)));
+    }
+
+    #[test]
+    fn a_cost_is_read_to_the_last_digit() {
+        let cost = |text| pico_usd(text).map(|amount| amount.0);
+        assert_eq!(cost("0.00014"), Some(140_000_000));
+        assert_eq!(cost("1.4e-5"), Some(14_000_000));
+        assert_eq!(cost("0.000000000001"), Some(1));
+        assert_eq!(cost("0.0000000000019"), Some(1));
+        assert_eq!(cost("12"), Some(12_000_000_000_000));
+        assert_eq!(cost("0e99"), Some(0));
+        assert_eq!(cost("1e-400"), Some(0));
+        for refused in ["-1", "1e9", "1e400", "null", "\"1\"", "{}"] {
+            assert_eq!(cost(refused), None, "{refused}");
+        }
+        assert_eq!(read(r#"{"usage":{"total_tokens":3,"cost":0.1}}"#).cost, Some(PicoUsd(100_000_000_000)));
+    }
+}
