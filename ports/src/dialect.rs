@@ -82,7 +82,8 @@ pub trait Dialect: Send + Sync + 'static {
 
 /// Same dialect in and out: verifies, then forwards the slice it was given; re-frames or repairs what does not conform.
 ///
-/// Any re-chunking of the same upstream bytes yields the same events and facts. After an error or `done`, it is not fed again.
+/// Any re-chunking of the same upstream bytes yields the same events and facts: when an error stands behind good events in one
+/// read, they are returned and the next call returns the error. After an error or `done`, it is not fed again.
 pub trait Tap: Send {
     fn feed(&mut self, read: Bytes) -> Result<Chunk, ProviderError>;
     /// The upstream body ended. An error when the reply was not complete; never an invented finish.

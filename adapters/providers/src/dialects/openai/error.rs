@@ -28,7 +28,7 @@ pub(super) fn classify(error: &UpstreamError<'_>) -> ProviderError {
 /// The error that a reply or an event with status 200 holds, if it holds one.
 pub(super) fn within(reply: &Value) -> Option<ProviderError> {
     let in_groq = || reply.get("x_groq").and_then(|groq| groq.get("error"));
-    let is_there = |error: &Value| !matches!(error, Value::Null | Value::Bool(false));
+    let is_there = |error: &Value| !matches!(error, Value::Null | Value::Bool(false)) && error != "";
     let is_flat = reply.get("object").is_some_and(|object| object == "error");
     let error = reply.get("error").filter(|error| is_there(error)).or_else(in_groq).filter(|error| is_there(error));
     if error.is_none() && !is_flat {

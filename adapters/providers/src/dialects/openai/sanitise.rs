@@ -169,7 +169,8 @@ fn mend_choice(
 /// Accumulating clients would join a repeated role to `assistantassistant`.
 fn mend_role(delta: &mut Map<String, Value>, is_first: bool) -> bool {
     if !is_first {
-        return delta.shift_remove("role").is_some();
+        let is_repeated = delta.get("role").is_some_and(|role| !role.is_null());
+        return is_repeated && delta.shift_remove("role").is_some();
     }
     if delta.get("role").is_some_and(|role| role == "assistant") {
         return false;

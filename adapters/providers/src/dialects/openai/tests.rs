@@ -103,7 +103,7 @@ fn check_chunks(chunks: &[Value], name: &str) {
             }
             let (_, is_finished, calls) = begun.iter_mut().find(|(known, ..)| *known == index).unwrap();
             for call in delta.get("tool_calls").map(|calls| calls.as_array().unwrap()).into_iter().flatten() {
-                let call_index = call["index"].as_u64().unwrap() as usize;
+                let call_index = usize::try_from(call["index"].as_u64().unwrap()).unwrap();
                 assert!(call["function"]["arguments"].is_string(), "{name}: {call}");
                 if call_index == calls.len() {
                     assert!(call["id"].is_string() && call["function"]["name"].is_string(), "{name}: {call}");
@@ -264,7 +264,8 @@ proptest! {
     ) {
         let body = Bytes::from(written(&members, is_spaced));
         let view = dialect().view(Operation::Chat, &body).unwrap();
-        let request = InboundRequest { operation: Operation::Chat, dialect: dialect(), view: Arc::new(view), body: body.clone() };
+        let view = Arc::new(view);
+        let request = InboundRequest { operation: Operation::Chat, dialect: dialect(), view, body };
         let edits = Edits { model: "their/model".into(), output_cap, output_cap_field, ask_for_usage };
         let spliced = dialect().splice(&request, &edits).into_bytes();
         let parsed: Map<String, Value> = serde_json::from_slice(&spliced).unwrap();

@@ -150,7 +150,7 @@ fn verify_delta(scanner: &mut Scanner<'_>) -> Option<Delta> {
     scanner.object(|scanner, key| {
         match key {
             b"content" | b"reasoning_content" | b"reasoning" | b"refusal" => {
-                delta.output += scanner.string_or_null()?
+                delta.output += scanner.string_or_null()?;
             }
             b"tool_calls" => {
                 scanner.array(|scanner| {
@@ -164,8 +164,7 @@ fn verify_delta(scanner: &mut Scanner<'_>) -> Option<Delta> {
                     Some(())
                 })?;
             }
-            b"function_call" => scanner.null()?,
-            b"role" => return None,
+            b"role" | b"function_call" => scanner.null()?,
             b"audio" => delta.output += u64::try_from(scanner.value()?.len()).ok()?,
             _ => {
                 scanner.value()?;
