@@ -90,6 +90,12 @@ impl CachedKeyStore {
         (cached.clone(), KeyFeed::new(cached))
     }
 
+    /// Whether the store answered the change feed lately: without it the gateway is degraded.
+    #[must_use]
+    pub fn store_is_up(&self) -> bool {
+        !self.store_is_down.load(Ordering::Relaxed)
+    }
+
     /// Drops what is known of a key, and what look-ups that have begun are about to say of it.
     async fn forget(&self, id: &KeyId) {
         self.flights.outdate(id);

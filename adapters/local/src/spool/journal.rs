@@ -80,39 +80,45 @@ pub struct SpoolJournal {
 }
 
 impl SpoolJournal {
-    /// Takes over every journal under `<data>/spool` whose process is gone, closes what was open in them, and goes on writing
+    /// Takes over every journal in the directory whose process is gone, closes what was open in them, and goes on writing
     /// in the oldest, or in a new one. Blocks on the disk: for the start of a process.
     ///
     /// # Errors
     /// When the directory can't be read or written.
     pub fn open(
-        data: &Path,
+        parent: &Path,
         options: SpoolOptions,
         clock: &Arc<dyn Clock>,
         ids: &dyn IdSource,
     ) -> Result<(Arc<Self>, Drainer), JournalError> {
-        Self::open_on(&(Arc::new(FileSystem) as Arc<dyn Volume>), data, options, clock, ids)
+        Self::open_on(&(Arc::new(FileSystem) as Arc<dyn Volume>), parent, options, clock, ids)
             .map_err(|error| JournalError::Io(error.into()))
     }
 
     pub(super) fn open_on(
         volume: &Arc<dyn Volume>,
-        data: &Path,
+        parent: &Path,
         options: SpoolOptions,
         clock: &Arc<dyn Clock>,
         ids: &dyn IdSource,
     ) -> io::Result<(Arc<Self>, Drainer)> {
-        let parent = data.join("spool");
-        let mut directories = directory::lock_all(&parent)?;
+        let mut directories = directory::lock_all(parent)?;
         if directories.is_empty() {
-            let fresh = directory::create(&parent, SpoolId(ids.request_id().0))?;
+            let fresh = directory::create(parent, SpoolId(ids.request_id().0))?;
             directories.extend(fresh);
         }
         let used = Arc::new(AtomicU64::new(0));
         let mut spools = Vec::new();
         for directory in directories {
             let is_adopted = !spools.is_empty();
-            spools.push(Arc::new(take_over(volume, directory, is_adopted, options, clock, &used)?));
+            let path = directory.path.clone();
+            match take_over(volume, directory, is_adopted, options, clock, &used) {
+                Ok(spool) => spools.push(Arc::new(spool)),
+                Err(error) if is_adopted => {
+                    tracing::error!(%error, path = %path.display(), "can't take over the usage journal of another process");
+                }
+                Err(error) => return Err(error),
+            }
         }
         let own = spools.first().cloned().ok_or_else(|| io::Error::other("another process took the new journal"))?;
         let (all, wake): (Arc<[_]>, _) = (spools.into(), Arc::new(Wake::default()));
@@ -124,11 +130,13 @@ impl SpoolJournal {
     pub async fn flush(&self, within: Duration) -> bool {
         self.wake.hurry();
         let drained = async {
+            let mut is_drained = true;
             for spool in self.all.iter() {
-                spool.drained().await;
+                is_drained &= spool.drained().await;
             }
+            is_drained
         };
-        tokio::time::timeout(within, drained).await.is_ok()
+        tokio::time::timeout(within, drained).await.unwrap_or(false)
     }
 
     #[must_use]
@@ -191,7 +199,7 @@ fn take_over(
     if !is_adopted && let Err(error) = ballast.write() {
         tracing::warn!(%error, "no room for the usage journal's ballast");
     }
-    let mut log = Log {
+    let log = Log {
         directory: path,
         spool,
         volume: volume.clone(),
@@ -205,15 +213,9 @@ fn take_over(
         used: used.clone(),
         slowest_write: Duration::ZERO,
     };
-    for intent in open {
-        let event = intent.lost();
-        let request = event.request;
-        tracing::warn!(%request, source = ?event.usage_source, "a request was lost with its process: it is charged as far as it is known");
-        log.append_close(&mut record::close_frame(request, &[event]), 1)?;
-    }
     let acknowledged = log.first();
     let undrained_since = (log.next > acknowledged).then(|| clock.monotonic());
-    let state = State {
+    let mut state = State {
         log,
         open: std::collections::HashMap::new(),
         unwritten: Vec::new(),
@@ -226,5 +228,6 @@ fn take_over(
         ballast,
         refused_closes: 0,
     };
+    state.close_lost(open);
     Ok(Spool::new(state, is_adopted, lock))
 }

@@ -17,6 +17,8 @@ const VERSION: u8 = 1;
 const HEAD: usize = 8;
 /// A longer record is taken for damage: it would be thousands of events.
 const MAX_LENGTH: usize = 4 * 1024 * 1024;
+/// A longer rest of a segment is not one record that was being written.
+const LONGEST_TORN: usize = 64 * 1024;
 /// Where the number of the first event stands in the frame of a close: after head, kind and version.
 const SEQUENCE_AT: usize = HEAD + 2;
 
@@ -196,6 +198,15 @@ pub(super) fn front(bytes: &[u8]) -> Front<'_> {
         _ if rest.is_empty() => Front::Torn,
         _ => Front::Corrupt,
     }
+}
+
+/// Whether what looks torn can be the last thing that was written: nothing good follows. A damaged length looks torn, too.
+pub(super) fn is_last(torn: &[u8]) -> bool {
+    if torn.iter().all(|byte| *byte == 0) {
+        return true;
+    }
+    torn.len() <= LONGEST_TORN
+        && (1..torn.len()).all(|at| !matches!(front(torn.get(at..).unwrap_or_default()), Front::Frame { .. }))
 }
 
 /// # Errors

@@ -90,13 +90,13 @@ impl Recovered {
                     self.apply(open, record);
                     good += length;
                 }
-                Front::Torn => {
+                Front::Torn if record::is_last(bytes.get(good..).unwrap_or_default()) => {
                     tracing::warn!(path = %path.display(), at = good, bytes = bytes.len() - good,
                         "cut a torn record off the end of a usage journal segment");
                     File::options().write(true).open(&path)?.set_len(good as u64)?;
                     break;
                 }
-                Front::Corrupt => {
+                Front::Torn | Front::Corrupt => {
                     set_aside(&path, bytes, good)?;
                     break;
                 }

@@ -126,9 +126,9 @@ impl Spool {
 
     /// Deletes what is no longer needed. Whether the whole spool is gone. Blocks on the disk.
     pub(crate) fn prune(&self, retention: Duration) -> io::Result<bool> {
-        let mut state = self.state();
-        state.write_unwritten();
-        state.prune(retention, self.is_adopted)?;
+        self.state().write_unwritten();
+        while self.state().prune(retention, self.is_adopted)? {} // one at a time: requests want the lock too
+        let state = self.state();
         let is_empty = self.is_adopted && state.log.segments.is_empty() && !state.fenced;
         if is_empty {
             directory::remove(&state.log.directory)?;
@@ -139,11 +139,12 @@ impl Spool {
         Ok(is_empty)
     }
 
-    /// Waits until everything that has been closed by now is in the ledger, or never will be.
-    pub(crate) async fn drained(&self) {
+    /// Waits until everything that has been closed by now is in the ledger, or never will be. Whether it is.
+    pub(crate) async fn drained(&self) -> bool {
         let target = self.state().log.next;
         let mut progress = self.progress.subscribe();
-        let _sender_gone = progress.wait_for(|progress| progress.is_over || progress.acknowledged >= target).await;
+        let reached = progress.wait_for(|progress| progress.is_over || progress.acknowledged >= target).await;
+        reached.is_ok_and(|progress| progress.acknowledged >= target)
     }
 
     fn publish(&self, acknowledged: u64) {

@@ -41,6 +41,8 @@ pub(super) struct Opened {
 }
 
 pub(super) struct Unwritten {
+    /// Where the request was opened: until its close is written, that is all that the disk knows of it.
+    opened_in: u64,
     request: RequestId,
     frame: Vec<u8>,
     count: u64,
@@ -78,17 +80,26 @@ impl State {
 
     /// Whether the request was open.
     pub(super) fn close(&mut self, frame: Vec<u8>, request: RequestId, count: u64) -> bool {
-        if self.open.remove(&request).is_none() {
-            return false;
-        }
+        let Some(opened) = self.open.remove(&request) else { return false };
         self.write_unwritten();
-        let close = Unwritten { request, frame, count };
-        if let Some(refused) = self.write_at_all_costs(close) {
+        if let Some(refused) = self.write_at_all_costs(Unwritten { opened_in: opened.segment, request, frame, count }) {
             self.refused_closes = self.refused_closes.saturating_add(1);
             tracing::error!(%request, "the disk refuses the usage of a request: it is kept in memory");
             self.unwritten.push(refused);
         }
         true
+    }
+
+    /// Closes what another process has left open, as far as it is known.
+    pub(super) fn close_lost(&mut self, left_open: Vec<Intent>) {
+        let opened_in = self.log.segments.front().map_or(0, |oldest| oldest.number);
+        for intent in left_open {
+            let event = intent.clone().lost();
+            let request = event.request;
+            tracing::warn!(%request, source = ?event.usage_source, "a request was lost with its process: it is charged");
+            self.open.insert(request, Opened { segment: opened_in, intent });
+            self.close(record::close_frame(request, &[event]), request, 1);
+        }
     }
 
     /// Tries again what the disk refused, in order.
@@ -103,23 +114,23 @@ impl State {
         }
     }
 
-    /// Deletes the oldest segments that the ledger has had for so long that it will not lose them again, or at once when
-    /// space is short. Requests that are still open in one of them are copied to the newest.
-    pub(super) fn prune(&mut self, retention: Duration, is_retiring: bool) -> io::Result<()> {
+    /// Deletes the oldest segment if the ledger has had it for so long that it will not lose it again, or at once when space
+    /// is short. Requests that are still open in it are copied to the newest. Whether it was deleted.
+    pub(super) fn prune(&mut self, retention: Duration, is_retiring: bool) -> io::Result<bool> {
         let now = self.log.clock.monotonic();
         self.note_drained(now);
-        loop {
-            let hurry = !self.unwritten.is_empty() || self.log.used.load(Ordering::Relaxed) > self.capacity / 2;
-            let is_last = self.log.segments.len() <= 1;
-            let Some(oldest) = self.log.segments.front() else { return Ok(()) };
-            let aged = oldest.drained_at.is_some_and(|at| hurry || now.saturating_sub(at) >= retention);
-            if !aged || is_last && !(is_retiring && self.open.is_empty() && self.unwritten.is_empty()) {
-                return Ok(());
-            }
-            let number = oldest.number;
-            self.copy_open_of(number)?;
-            self.log.remove_first()?;
+        let Some(oldest) = self.log.segments.front() else { return Ok(false) };
+        let number = oldest.number;
+        let is_short = !self.unwritten.is_empty() || self.log.used.load(Ordering::Relaxed) > self.capacity / 2;
+        let has_aged = oldest.drained_at.is_some_and(|at| is_short || now.saturating_sub(at) >= retention);
+        let is_last = self.log.segments.len() == 1;
+        let is_needed = self.unwritten.iter().any(|close| close.opened_in == number);
+        if !has_aged || is_needed || is_last && !(is_retiring && self.open.is_empty()) {
+            return Ok(false);
         }
+        self.copy_open(|opened| opened.segment == number)?;
+        self.log.remove_first()?;
+        Ok(true)
     }
 
     /// The ledger has all events before `to`.
@@ -164,7 +175,7 @@ impl State {
         for closed in &closes {
             self.log.append_close(&mut record::close_frame_of(closed), closed.count)?;
         }
-        self.copy_open_of_any()?;
+        self.copy_open(|_| true)?;
         for _ in 0..old {
             self.log.remove_first()?;
         }
@@ -214,16 +225,8 @@ impl State {
         }
     }
 
-    fn copy_open_of(&mut self, segment: u64) -> io::Result<()> {
-        for opened in self.open.values_mut().filter(|opened| opened.segment == segment) {
-            self.log.append(&record::copy_frame(&opened.intent))?;
-            opened.segment = self.log.current_segment();
-        }
-        Ok(())
-    }
-
-    fn copy_open_of_any(&mut self) -> io::Result<()> {
-        for opened in self.open.values_mut() {
+    fn copy_open(&mut self, which: impl Fn(&Opened) -> bool) -> io::Result<()> {
+        for opened in self.open.values_mut().filter(|opened| which(opened)) {
             self.log.append(&record::copy_frame(&opened.intent))?;
             opened.segment = self.log.current_segment();
         }

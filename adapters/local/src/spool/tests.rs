@@ -85,7 +85,7 @@ impl Place {
     fn run(&self) -> Running {
         let ids = UuidV7Ids::new(self.clock.clone(), Arc::new(OsSecrets));
         let clock: Arc<dyn Clock> = self.clock.clone();
-        let opened = SpoolJournal::open_on(&self.volume, self.data.path(), self.options, &clock, &ids);
+        let opened = SpoolJournal::open_on(&self.volume, &self.data.path().join("spool"), self.options, &clock, &ids);
         let (journal, drainer) = opened.unwrap();
         Running { journal, drainer }
     }

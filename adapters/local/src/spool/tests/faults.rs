@@ -21,7 +21,7 @@ enum Trouble {
 
 /// Fails as it is told, for ever when `is_full`.
 #[derive(Default)]
-struct BadDisk {
+pub(super) struct BadDisk {
     script: Mutex<Vec<Trouble>>,
     is_full: Mutex<bool>,
 }
@@ -38,7 +38,7 @@ impl BadDisk {
         *self.script.lock().unwrap() = troubles.iter().rev().copied().collect();
     }
 
-    fn set_full(&self, is_full: bool) {
+    pub(super) fn set_full(&self, is_full: bool) {
         *self.is_full.lock().unwrap() = is_full;
     }
 
@@ -76,7 +76,7 @@ impl SegmentFile for BadFile {
     }
 }
 
-fn on_bad_disk() -> (Place, Arc<BadDisk>) {
+pub(super) fn on_bad_disk() -> (Place, Arc<BadDisk>) {
     let disk = Arc::new(BadDisk::default());
     let place = Place { volume: Arc::new(BadVolume(disk.clone())), ..Place::fresh() };
     (place, disk)

@@ -174,6 +174,7 @@ async fn no_changed_byte_makes_a_start_panic_or_a_charge_double() {
     drop(running);
     let [segment] = <[PathBuf; 1]>::try_from(place.segments()).unwrap();
     let good = fs::read(&segment).unwrap();
+    let last_record = record::close_frame(bound(2).request, &charges([2])).len();
     for at in 0..good.len() {
         let mut bytes = good.clone();
         bytes[at] ^= 0xff;
@@ -181,6 +182,8 @@ async fn no_changed_byte_makes_a_start_panic_or_a_charge_double() {
         let found = drained(&place.run()).await;
         let requests: std::collections::BTreeSet<_> = found.iter().map(|event| event.request).collect();
         assert_eq!(requests.len(), found.len(), "byte {at}");
+        let is_before_last_record = at < good.len() - last_record;
+        assert!(corrupt_files(&segment) == 1 || !is_before_last_record, "byte {at}: nothing was kept aside");
         for path in fs::read_dir(segment.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()) {
             if path.to_str().unwrap().contains("seg") {
                 fs::remove_file(path).unwrap();
@@ -202,7 +205,7 @@ async fn who_was_fenced_stops_draining_and_opens_nothing_more() {
         }
         ledger.attach(SpoolId(spool)).await.unwrap();
         serve(&*running.journal, 2);
-        assert!(running.journal.flush(Duration::from_secs(10)).await);
+        assert!(!running.journal.flush(Duration::from_secs(10)).await);
     };
     tokio::select! {
         () = running.keep_draining(ledger.clone()) => panic!("the drainer ended"),
@@ -211,4 +214,20 @@ async fn who_was_fenced_stops_draining_and_opens_nothing_more() {
     assert_eq!(ledger.events(), charges([1]));
     assert!(running.journal.figures().is_fenced);
     assert!(running.journal.open(&bound(3)).is_err());
+}
+
+#[tokio::test]
+async fn a_journal_starts_on_a_full_disk_and_charges_what_was_lost_when_there_is_room() {
+    let (place, disk) = super::faults::on_bad_disk();
+    let running = place.run();
+    running.journal.open(&bound(1)).unwrap();
+    drop(running);
+    disk.set_full(true);
+    drop(place.run());
+    let running = place.run();
+    assert!(matches!(running.journal.open(&bound(2)), Err(JournalError::Full)));
+    disk.set_full(false);
+    serve(&*running.journal, 3);
+    let found = drained(&running).await;
+    assert_eq!(found.iter().map(|event| event.request).collect::<Vec<_>>(), [bound(1).request, bound(3).request]);
 }
