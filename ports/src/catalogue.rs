@@ -110,6 +110,8 @@ pub struct Pattern {
     pub label: Arc<str>,
     pub provider: Arc<str>,
     pub owned_by: Arc<str>,
+    /// Of all names under it together.
+    pub limits: Limits,
 }
 
 /// Models as they stood at one moment. A request keeps the snapshot that it began with.
@@ -148,7 +150,7 @@ impl Snapshot {
             price: known.and_then(|known| known.price.clone()),
             max_input_tokens: known.and_then(|known| known.max_input_tokens),
             max_output_tokens: known.and_then(|known| known.max_output_tokens),
-            limits: Limits::NONE,
+            limits: pattern.limits,
             encoding: known.map_or(Encoding::default(), |known| known.encoding),
             description: known.and_then(|known| known.description.clone()),
             owned_by: pattern.owned_by.clone(),

@@ -1,7 +1,7 @@
 //! `[catalogue]` and `data/models.json`, resolved against the providers that are enabled.
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet, hash_map::Entry},
     sync::Arc,
 };
 
@@ -40,6 +40,9 @@ pub(super) fn snapshot(
 ) -> Snapshot {
     let file = model_file::read(files, reading);
     let mut snapshot = Snapshot { patterns: providers.patterns.clone(), ..Snapshot::default() };
+    for pattern in &mut snapshot.patterns {
+        pattern.limits = limits.get(&*pattern.label).copied().unwrap_or(Limits::NONE);
+    }
     for entry in file.entries {
         let origin = entry.origin.clone();
         let Some(entry) = entry.parse::<ModelEntry>(reading) else { continue };
@@ -66,7 +69,7 @@ pub(super) fn snapshot(
         snapshot.models.push(model);
     }
     snapshot.default_image_model = default_image_model(file.header.get("default_image_model"), &snapshot, reading);
-    check_limits(limits, &snapshot.by_name, reading);
+    check_limits(limits, &snapshot, providers, reading);
     snapshot
 }
 
@@ -114,9 +117,12 @@ fn default_image_model(named: Option<&Value>, snapshot: &Snapshot, reading: &Rea
     }
 }
 
-fn check_limits(limits: &BTreeMap<String, Limits>, by_name: &HashMap<Arc<str>, Arc<Model>>, reading: &Reading<'_>) {
-    for id in limits.keys().filter(|id| by_name.get(id.as_str()).is_none_or(|model| *model.id != **id)) {
-        let known = suggestion(id, by_name.values().map(|model| &*model.id));
-        reading.problem_at(join("limits.models", id), None, format!("there is no such model in the catalogue{known}"));
+/// A limit on a pattern whose provider is disabled is no mistake: it waits for the provider.
+fn check_limits(limits: &BTreeMap<String, Limits>, snapshot: &Snapshot, providers: &Providers, reading: &Reading<'_>) {
+    let models = snapshot.models.iter().map(|model| &*model.id);
+    let known: BTreeSet<&str> = models.chain(providers.known_patterns.iter().map(String::as_str)).collect();
+    for id in limits.keys().filter(|id| !known.contains(id.as_str())) {
+        let message = format!("there is no such model in the catalogue{}", suggestion(id, known.iter().copied()));
+        reading.problem_at(join("limits.models", id), None, message);
     }
 }

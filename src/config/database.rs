@@ -6,6 +6,7 @@ use std::{
 };
 
 use ai4free_ports::provider_settings::Secret;
+use percent_encoding::percent_decode_str;
 
 use super::section::Section;
 
@@ -30,15 +31,6 @@ impl Database {
     #[must_use]
     pub fn is_sqlite(&self) -> bool {
         matches!(self.location, DatabaseLocation::Sqlite { .. })
-    }
-
-    /// As the database library takes it; a SQLite file is created when it is missing.
-    #[must_use]
-    pub fn url(&self) -> Secret {
-        match &self.location {
-            DatabaseLocation::Sqlite { path } => Secret::new(format!("sqlite://{}?mode=rwc", path.display())),
-            DatabaseLocation::Postgres { url } => url.clone(),
-        }
     }
 }
 
@@ -73,7 +65,8 @@ fn location(url: &str) -> Result<DatabaseLocation, &'static str> {
             if path.is_empty() || path == ":memory:" {
                 return Err("a database in memory would lose the ledger: name a file");
             }
-            Ok(DatabaseLocation::Sqlite { path: path.into() })
+            let path = percent_decode_str(path).decode_utf8().map_err(|_| "the path is not UTF-8")?;
+            Ok(DatabaseLocation::Sqlite { path: path.into_owned().into() })
         }
         _ => Err("expected postgres://… or sqlite:PATH"),
     }
@@ -95,7 +88,7 @@ mod tests {
     fn the_usual_forms_of_a_database_url_are_understood() {
         assert_eq!(shown("postgresql+psycopg2://u:p@h/d?sslmode=require"), "postgres://u:p@h/d?sslmode=require");
         assert_eq!(shown("sqlite:///var/lib/a.db?mode=rwc"), "sqlite /var/lib/a.db");
-        assert_eq!(shown("sqlite:a.db"), "sqlite a.db");
+        assert_eq!(shown("sqlite:a%20b.db"), "sqlite a b.db");
         assert!(shown("sqlite::memory:").contains("lose the ledger"));
         assert!(shown("mysql://h/d").starts_with("expected"));
     }

@@ -1,6 +1,4 @@
-//! `[keys]`: secrets as they were given, and the cache of keys.
-
-use std::time::Duration;
+//! `[keys]`: secrets as they were given.
 
 use ai4free_ports::provider_settings::Secret;
 
@@ -31,9 +29,6 @@ pub struct Keys {
     pub pepper: Option<Secret>,
     /// The oldest first: versions 1, 2, …
     pub previous_peppers: Vec<Secret>,
-    /// For how long a key that was looked up is remembered.
-    pub cache: Duration,
-    pub cache_size: u64,
 }
 
 pub(super) fn read(section: Section<'_>, is_sqlite: bool) -> Keys {
@@ -41,8 +36,6 @@ pub(super) fn read(section: Section<'_>, is_sqlite: bool) -> Keys {
         system_secret: section.secret("system_secret"),
         pepper: section.secret("pepper"),
         previous_peppers: section.secrets("previous_peppers"),
-        cache: section.seconds("cache_seconds", 1..=24 * 60 * 60),
-        cache_size: section.number("cache_size", 1..=10_000_000),
     };
     let given = [("system_secret", &keys.system_secret), ("pepper", &keys.pepper)];
     let previous = keys.previous_peppers.iter().map(|secret| ("previous_peppers", secret));

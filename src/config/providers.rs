@@ -33,6 +33,8 @@ pub struct Providers {
     pub(super) patterns: Vec<Pattern>,
     /// Also those that are not enabled.
     pub(super) known: BTreeSet<String>,
+    /// Also those of providers that are not enabled.
+    pub(super) known_patterns: BTreeSet<String>,
 }
 
 impl Providers {
@@ -59,7 +61,9 @@ pub(super) fn read(root: &Section<'_>, files: &[String], default_timeouts: Timeo
         let position = own.iter().position(|(name, _)| *name == entry.id);
         let section = position.map(|position| own.swap_remove(position).1);
         providers.known.insert(entry.id.clone());
-        match Draft::read(entry, section, reading, default_timeouts).resolve(&mut providers) {
+        let draft = Draft::read(entry, section, reading, default_timeouts);
+        providers.known_patterns.extend(draft.pattern().cloned());
+        match draft.resolve(&mut providers) {
             Ok(()) | Err(Disabled::Silent) => {}
             Err(Disabled::Unconfigured) => without_anything.push(&*entry.id),
             Err(Disabled::Because(reason)) => reading.note(format!("provider {} is disabled: {reason}", entry.id)),
@@ -175,7 +179,7 @@ impl<'a> Draft<'a> {
             return self.wrong(&format!("there is no such dialect{}", suggestion(dialect, DIALECTS)));
         }
         let id: Arc<str> = entry.id.as_str().into();
-        if let Some(serves) = self.serves.as_ref().or(entry.serves.as_ref()) {
+        if let Some(serves) = self.pattern() {
             let Some(prefix) = serves.strip_suffix('*').filter(|prefix| prefix.len() > 1 && !prefix.contains('*'))
             else {
                 return self.wrong("`serves` must be a prefix and a star, like `openai/*`");
@@ -192,6 +196,7 @@ impl<'a> Draft<'a> {
                 label: serves.as_str().into(),
                 provider: id.clone(),
                 owned_by: entry.owned_by.as_deref().unwrap_or(&entry.id).into(),
+                limits: Limits::NONE,
             });
         }
         providers.upstreams.push(ProviderSettings {
@@ -207,6 +212,10 @@ impl<'a> Draft<'a> {
             id,
         });
         Ok(())
+    }
+
+    fn pattern(&self) -> Option<&String> {
+        self.serves.as_ref().or(self.entry.serves.as_ref())
     }
 
     fn base_url(&self) -> Result<Option<String>, Disabled> {

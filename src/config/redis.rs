@@ -8,9 +8,8 @@ use super::section::Section;
 #[derive(Clone)]
 pub struct Redis {
     pub url: Secret,
-    /// Put before the name of every key.
+    /// Begins the name of every key, within `{}`.
     pub prefix: String,
-    pub pool_size: usize,
 }
 
 /// `None`: limits are kept in this process.
@@ -22,7 +21,10 @@ pub(super) fn read(section: Section<'_>) -> Option<Redis> {
         section.wrong("url", "expected redis://… or rediss://…");
     }
     let prefix = section.text("prefix");
-    let pool_size = usize::try_from(section.number("pool_size", 1..=256)).unwrap_or(1);
+    let is_plain = prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    if prefix.is_empty() || prefix.len() > 32 || !is_plain {
+        section.wrong("prefix", "expected 1 to 32 characters of A-Z a-z 0-9 . _ -");
+    }
     section.finish();
-    url.map(|url| Redis { url, prefix, pool_size })
+    url.map(|url| Redis { url, prefix })
 }

@@ -12,7 +12,6 @@ const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4A
 pub struct Server {
     pub listen: SocketAddr,
     pub max_connections: usize,
-    pub max_header_bytes: usize,
     pub max_body_bytes: usize,
     pub header_timeout: Duration,
     pub body_timeout: Duration,
@@ -40,7 +39,6 @@ pub(super) fn read_server(section: Section<'_>) -> Server {
     let server = Server {
         listen: section.address("listen").unwrap_or(NOWHERE),
         max_connections: size("max_connections", 1..=1_000_000),
-        max_header_bytes: size("max_header_bytes", 8192..=1 << 20),
         max_body_bytes: size("max_body_bytes", 1024..=1 << 30),
         header_timeout: section.seconds("header_timeout_seconds", 1..=DAY),
         body_timeout: section.seconds("body_timeout_seconds", 1..=DAY),

@@ -46,6 +46,13 @@ fn secrets(provider: &ProviderSettings) -> Vec<&str> {
         .collect()
 }
 
+fn database(settings: &Settings) -> String {
+    match &settings.database.location {
+        DatabaseLocation::Sqlite { path } => format!("sqlite {}", path.display()),
+        DatabaseLocation::Postgres { url } => url.expose().to_owned(),
+    }
+}
+
 /// Ids of the models that an environment makes available, `local/echo` apart.
 fn available(settings: &Settings) -> BTreeSet<&str> {
     settings.catalogue.models.iter().filter(|m| m.available && &*m.id != "local/echo").map(|m| &*m.id).collect()
@@ -81,7 +88,7 @@ fn nothing_set_is_a_working_gateway_with_the_echo_model_alone() {
     assert_eq!(settings.server.max_body_bytes, 10 << 20);
     assert_eq!(settings.server.pre_stop.as_secs(), 5);
     assert!(settings.database.is_sqlite() && settings.redis.is_none() && settings.admin.listen.is_none());
-    assert_eq!(settings.database.url().expose(), "sqlite://./.ai4free/ai4free.db?mode=rwc");
+    assert_eq!(database(&settings), "sqlite ./.ai4free/ai4free.db");
     assert_eq!(settings.limits.default_plan, "standard");
     let standard = settings.limits.plans["standard"];
     assert_eq!((standard.requests_per_minute, standard.image_requests_per_minute), (Some(10), Some(50)));
@@ -268,6 +275,7 @@ docs = true
 [plans.gold]
 requests_per_second = 1
 [limits.models."gpt-4x"]
+[limits.models."opnai/*"]
 [providers.openai]
 base_url = "http://169.254.169.254/"
 [[providers.openai.credentials]]
@@ -299,6 +307,7 @@ models = ["/nowhere/models.json"]
         "htpp: unknown setting; did you mean `http`?",
         "plans.gold.requests_per_second: unknown setting; did you mean `requests_per_minute`?",
         "limits.models.gpt-4x: there is no such model",
+        "limits.models.\"opnai/*\": there is no such model in the catalogue; did you mean `openai/*`?",
         "providers.openai: base URL must not be a link-local address",
         "providers.openai.credentials[0].secret: refers to the variable MISSING_ONE, which is not set",
         "providers.mine: a new provider needs a base_url",
@@ -331,9 +340,7 @@ fn postgres_needs_a_system_secret_of_its_own() {
     let url = ("DATABASE_URL", "postgres://u:p@h/d");
     assert!(errors(&sources(&[url])).to_string().contains("keys.system_secret: must be set with Postgres"));
     let settings = settings(&[url, ("SYSTEM_SECRET", STRONG)]);
-    assert!(
-        matches!(&settings.database.location, DatabaseLocation::Postgres { url } if url.expose() == "postgres://u:p@h/d")
-    );
+    assert_eq!(database(&settings), "postgres://u:p@h/d");
 }
 
 #[test]
@@ -349,11 +356,11 @@ fn variables_of_the_old_system_still_find_database_and_redis() {
         ("FLASK_DEBUG", "0"),
     ];
     let old = settings(&parts);
-    assert_eq!(old.database.url().expose(), "postgres://app:p%40ss@db:5432/llm");
+    assert_eq!(database(&old), "postgres://app:p%40ss@db:5432/llm");
     assert_eq!(old.redis.as_ref().unwrap().url.expose(), "rediss://:r@eu1.upstash.io:6379/0");
     assert!(old.notes.iter().any(|note| note.contains("ignored") && note.contains("FLASK_DEBUG")), "{:?}", old.notes);
     let neon = settings(&[("SYSTEM_SECRET", STRONG), ("NEON_POSTGRES_URI", "postgresql://u:p@neon/d?sslmode=require")]);
-    assert_eq!(neon.database.url().expose(), "postgres://u:p@neon/d?sslmode=require");
+    assert_eq!(database(&neon), "postgres://u:p@neon/d?sslmode=require");
     let both: Vec<_> = parts.into_iter().chain([("DATABASE_URL", "sqlite:a.db")]).collect();
     assert!(settings(&both).database.is_sqlite());
 }
@@ -390,6 +397,21 @@ fn no_secret_is_in_debug_show_notes_or_errors() {
     let errors = errors(&sources);
     assert!(errors.problems().len() >= 3);
     assert!(!format!("{errors} {errors:?}").contains("canary"), "{errors}");
+}
+
+#[test]
+fn every_setting_that_is_documented_is_read() {
+    // With the examples taken at their word: what has no default is set, and placeholders are real names.
+    let uncommented = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if !rest.starts_with(' ') => rest.replace("models.\"ID\"", "models.\"openai/*\"") + "\n",
+        _ => format!("{line}\n"),
+    };
+    let text: String = super::layers::DEFAULTS.lines().map(uncommented).collect();
+    let (_directory, sources) = with_file("all.toml", &text, &[("TEAM_A_KEY", "k"), ("OPENAI_API_KEY", "k")]);
+    let settings = load(&sources).unwrap();
+    assert_eq!(settings.limits.users["ID"].requests_per_minute, Some(600));
+    assert_eq!(&*provider(&settings, "ID").credentials[0].id, "team-a");
+    assert_eq!(settings.catalogue.find("openai/any").unwrap().limits.tokens_per_minute, Some(1_000_000));
 }
 
 #[test]
