@@ -168,3 +168,24 @@ fn corrupt_files(path: &Path) -> usize {
 }
 
 usage_journal_contract!(Place);
+
+/// `cargo test --release -p ai4free-local -- --ignored --nocapture costs` prints what a request costs.
+#[tokio::test]
+#[ignore = "a measurement"]
+#[expect(clippy::disallowed_methods, reason = "measures real time")]
+async fn what_a_request_costs() {
+    const REQUESTS: u32 = 100_000;
+    let running = Place::with(SpoolOptions { capacity: 1 << 30, ..OPTIONS }).run();
+    let (bound, charges) = (bound(1), charges([1]));
+    let start = std::time::Instant::now();
+    for _ in 0..REQUESTS {
+        std::hint::black_box((record::open_frame(&bound), record::close_frame(bound.request, &charges)));
+    }
+    println!("{:?} to encode an open and a close", start.elapsed() / REQUESTS);
+    let start = std::time::Instant::now();
+    for _ in 0..REQUESTS {
+        running.journal.open(&bound).unwrap();
+        running.journal.close(bound.request, &charges);
+    }
+    println!("{:?} to write them", start.elapsed() / REQUESTS);
+}
