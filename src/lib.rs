@@ -3,4 +3,9 @@
 //! Read [`application`] first, then [`wiring`]: the one tells what happens to a request, the other what it happens with.
 
 pub mod application;
+pub mod bootstrap;
 pub mod config;
+pub mod http;
+pub mod lifecycle;
+pub mod telemetry;
+pub mod wiring;

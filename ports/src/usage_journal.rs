@@ -43,5 +43,5 @@ pub trait UsageJournal: Send + Sync {
 
     /// Waits until everything that was closed before has reached the ledger, at most this long: so that a report that is asked
     /// for right after an answer has that answer in it. Best effort.
-    async fn drained(&self, _within: Duration) {}
+    async fn drained(&self, within: Duration);
 }

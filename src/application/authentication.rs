@@ -25,13 +25,13 @@ impl Principal {
 
     /// The gateway itself: what `/v1/uptime` costs is charged to it, under no limit but the gateway's and the model's.
     #[must_use]
-    pub fn system(plan: &str, clock: &dyn Clock) -> Self {
+    pub fn system(clock: &dyn Clock) -> Self {
         Self {
             key: Arc::new(StoredKey {
                 id: KeyId::system(),
                 name: "system".into(),
                 user_id: Some("system".into()),
-                plan: plan.into(),
+                plan: "".into(),
                 limits: Limits::NONE,
                 models: Vec::new(),
                 max_output_tokens: None,

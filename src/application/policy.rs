@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use ai4free_ports::{
     catalogue::Model,
-    key::StoredKey,
+    key::{KeyId, StoredKey},
     limits::Limits,
     llm_provider::CredentialInfo,
     rate_limiter::{Claim, LimitKind, Scope},
@@ -41,8 +41,10 @@ impl Policy {
     /// The limits of all scopes that limit anything, gateway first. `None`: the key's plan is not configured.
     #[must_use]
     pub fn scopes(&self, party: &Party<'_>) -> Option<Vec<ScopeLimits>> {
-        let plan = self.plans.get(&*party.key.plan)?;
-        let user = party.key.user_id.as_ref().map(|user| {
+        // The gateway's own requests have no plan and no owner that limits them.
+        let system = party.key.id == KeyId::system();
+        let plan = if system { &Limits::NONE } else { self.plans.get(&*party.key.plan)? };
+        let user = party.key.user_id.as_ref().filter(|_| !system).map(|user| {
             (
                 Scope::User(user.clone()),
                 self.users.get(&**user).map_or(self.default_user, |own| own.or(self.default_user)),

@@ -57,8 +57,6 @@ pub struct Uptime {
     inference: Arc<Inference>,
     dialect: Arc<dyn Dialect>,
     ids: Arc<dyn IdSource>,
-    /// The plan under which the gateway's own requests run.
-    plan: Box<str>,
     results: Mutex<HashMap<Arc<str>, Entry>>,
 }
 
@@ -69,8 +67,8 @@ enum Entry {
 
 impl Uptime {
     #[must_use]
-    pub fn new(inference: Arc<Inference>, dialect: Arc<dyn Dialect>, ids: Arc<dyn IdSource>, plan: Box<str>) -> Self {
-        Self { inference, dialect, ids, plan, results: Mutex::default() }
+    pub fn new(inference: Arc<Inference>, dialect: Arc<dyn Dialect>, ids: Arc<dyn IdSource>) -> Self {
+        Self { inference, dialect, ids, results: Mutex::default() }
     }
 
     /// # Errors
@@ -154,7 +152,7 @@ impl Uptime {
         let inbound = Inbound {
             id: self.ids.request_id(),
             arrived: started,
-            principal: Principal::system(&self.plan, &*self.inference.clock),
+            principal: Principal::system(&*self.inference.clock),
             operation: Operation::Chat,
             dialect: self.dialect.clone(),
             body: self.dialect.encode_request(&request, &edits)?,

@@ -2,19 +2,15 @@
 
 use std::sync::Arc;
 
-use poem::{
-    EndpointExt, Response, Route,
-    endpoint::{BoxEndpoint, make_sync},
-};
+use poem::{EndpointExt, Response, Route, endpoint::make_sync};
 
-use crate::http::error;
+use crate::http::{error, server::App};
 
 /// `GET /metrics`, rendered anew for each scrape.
 #[must_use]
-pub fn app(render: Arc<dyn Fn() -> String + Send + Sync>) -> Arc<BoxEndpoint<'static, Response>> {
-    let metrics = make_sync(move |_| {
-        Response::builder().content_type("text/plain; version=0.0.4; charset=utf-8").body(render())
-    });
+pub fn app(render: Arc<dyn Fn() -> String + Send + Sync>) -> App {
+    let metrics =
+        make_sync(move |_| Response::builder().content_type("text/plain; version=0.0.4; charset=utf-8").body(render()));
     let routes = Route::new().at("/metrics", poem::get(metrics)).catch_all_error(error::from_framework);
     Arc::new(routes.map_to_response().boxed())
 }

@@ -2,10 +2,7 @@
 
 use std::{collections::HashMap, marker::PhantomData, sync::Arc};
 
-use ai4free_ports::{
-    dialect::Dialect,
-    provider_settings::Secret,
-};
+use ai4free_ports::{dialect::Dialect, provider_settings::Secret};
 use poem::{
     Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Request, Response, Route,
     endpoint::{BoxEndpoint, make_sync},
@@ -20,14 +17,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     application::{
-        authentication::Authentication, chat::Chat, images::Images, keys::Keys, models::Models, uptime::Uptime, usage::Usage,
+        authentication::Authentication, chat::Chat, images::Images, keys::Keys, models::Models, uptime::Uptime,
+        usage::Usage,
     },
     http::{
-        api::{ChatApi, HealthApi, ImagesApi, KeysApi, ModelsApi, UptimeApi, UsageApi},
         ReadinessSource,
+        api::{ChatApi, HealthApi, ImagesApi, KeysApi, ModelsApi, UptimeApi, UsageApi},
         cors::{self, Origins},
         error::{self, ApiError},
         payload::BodyLimits,
+        server::App,
         throttle::Throttle,
     },
 };
@@ -57,7 +56,7 @@ pub struct Surface {
 
 impl Surface {
     #[must_use]
-    pub fn into_app(self) -> Arc<BoxEndpoint<'static, Response>> {
+    pub fn into_app(self) -> App {
         let apis = (
             ChatApi { chat: self.chat, openai: self.openai.clone(), cut: self.cut.clone() },
             ImagesApi { images: self.images, openai: self.openai },

@@ -153,7 +153,9 @@ fn check_secret(request: &Request, presented: Option<&str>) -> Result<(), ApiErr
     let context = RequestContext::of(request)?;
     if let Err(wait) = throttle.check(context.peer, context.arrived) {
         let message = "Too many attempts with a wrong system secret.";
-        return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, message).code("rate_limit_exceeded").retry_after(wait));
+        return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, message)
+            .code("rate_limit_exceeded")
+            .retry_after(wait));
     }
     let right = presented.is_some_and(|secret| bool::from(secret.as_bytes().ct_eq(expected.expose().as_bytes())));
     if right {

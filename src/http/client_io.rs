@@ -54,7 +54,12 @@ impl FirstHead {
 }
 
 impl ClientIo {
-    pub(super) fn new(stream: TcpStream, first_head: FirstHead, write_timeout: Duration, ids: Arc<dyn IdSource>) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        first_head: FirstHead,
+        write_timeout: Duration,
+        ids: Arc<dyn IdSource>,
+    ) -> Self {
         Self { stream, write_timeout, ids, first_head: Some(first_head), stalled: None, rejection: None }
     }
 
@@ -65,7 +70,9 @@ impl ClientIo {
             return Ok(());
         }
         match first_head.deadline.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::TimedOut, "the head of the request did not arrive in time")),
+            Poll::Ready(()) => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, "the head of the request did not arrive in time"))
+            }
             Poll::Pending => Ok(()),
         }
     }
@@ -167,9 +174,8 @@ fn rejection_for(written: &[u8], ids: &dyn IdSource) -> Option<Rejection> {
         b"08" => ("408 Request Timeout", "The header of the request did not arrive in time."),
         _ => ("400 Bad Request", "The request is not valid HTTP."),
     };
-    let body = format!(
-        r#"{{"error":{{"message":"{message}","type":"invalid_request_error","param":null,"code":null}}}}"#
-    );
+    let body =
+        format!(r#"{{"error":{{"message":"{message}","type":"invalid_request_error","param":null,"code":null}}}}"#);
     let head = format!(
         "HTTP/1.1 {line}\r\ncontent-type: application/json\r\nx-request-id: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
         ids.request_id(),

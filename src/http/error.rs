@@ -86,7 +86,8 @@ impl IntoResponse for ApiError {
         let body = serde_json::json!({
             "error": { "message": self.message, "type": self.kind, "param": self.param, "code": self.code }
         });
-        let mut response = Response::builder().status(self.status).content_type("application/json").body(body.to_string());
+        let mut response =
+            Response::builder().status(self.status).content_type("application/json").body(body.to_string());
         response.headers_mut().extend(self.headers);
         response
     }
@@ -130,7 +131,10 @@ impl ApiResponse for ApiError {
             (429, "A limit is reached; `retry-after` says when to come back."),
             (500, "A fault of the gateway."),
             (502, "The provider failed, or refused the gateway's own credential."),
-            (503, "The gateway can't account or authenticate right now, or the provider is overloaded; see `retry-after`."),
+            (
+                503,
+                "The gateway can't account or authenticate right now, or the provider is overloaded; see `retry-after`.",
+            ),
             (504, "The provider did not answer in time."),
         ];
         MetaResponses { responses: statuses.into_iter().map(response).collect() }
@@ -143,7 +147,11 @@ impl ApiResponse for ApiError {
 
 impl From<RequestError> for ApiError {
     fn from(error: RequestError) -> Self {
-        Self { param: error.param, code: error.code.map(Cow::Borrowed), ..Self::new(StatusCode::BAD_REQUEST, error.message) }
+        Self {
+            param: error.param,
+            code: error.code.map(Cow::Borrowed),
+            ..Self::new(StatusCode::BAD_REQUEST, error.message)
+        }
     }
 }
 
@@ -242,10 +250,12 @@ pub(super) fn provider(error: ProviderError) -> ApiError {
             told
         }
         ProviderErrorKind::Credential | ProviderErrorKind::Quota => {
-            ApiError::new(StatusCode::BAD_GATEWAY, "The provider refused the gateway's credential.").code(error.kind.as_str())
+            ApiError::new(StatusCode::BAD_GATEWAY, "The provider refused the gateway's credential.")
+                .code(error.kind.as_str())
         }
         ProviderErrorKind::Overloaded => {
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "The provider is overloaded. Try again later.").code(error.kind.as_str())
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "The provider is overloaded. Try again later.")
+                .code(error.kind.as_str())
         }
         ProviderErrorKind::Server => {
             ApiError::new(StatusCode::BAD_GATEWAY, "The provider had an error.").code(error.kind.as_str())
@@ -257,7 +267,8 @@ pub(super) fn provider(error: ProviderError) -> ApiError {
             ApiError::new(StatusCode::BAD_GATEWAY, "The provider can't be reached.").code(error.kind.as_str())
         }
         ProviderErrorKind::Protocol => {
-            ApiError::new(StatusCode::BAD_GATEWAY, "The provider's answer was incomplete or malformed.").code(error.kind.as_str())
+            ApiError::new(StatusCode::BAD_GATEWAY, "The provider's answer was incomplete or malformed.")
+                .code(error.kind.as_str())
         }
     };
     match (error.kind, error.retry_after) {
@@ -297,5 +308,9 @@ pub(super) async fn from_framework(error: poem::Error) -> Response {
 /// Client strings are quoted back only so far.
 fn shortened(text: &str) -> Cow<'_, str> {
     const MOST: usize = 100;
-    if text.chars().count() <= MOST { Cow::Borrowed(text) } else { Cow::Owned(text.chars().take(MOST).chain(['…']).collect()) }
+    if text.chars().count() <= MOST {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(text.chars().take(MOST).chain(['…']).collect())
+    }
 }

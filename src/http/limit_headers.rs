@@ -9,10 +9,18 @@ use crate::application::admission::{LimitHeaders, LimitStanding};
 pub(super) fn headers(limits: &LimitHeaders) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = Vec::new();
     if let Some(requests) = &limits.requests {
-        push(&mut headers, requests, ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"]);
+        push(
+            &mut headers,
+            requests,
+            ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"],
+        );
     }
     if let Some(tokens) = &limits.tokens {
-        push(&mut headers, tokens, ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]);
+        push(
+            &mut headers,
+            tokens,
+            ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"],
+        );
     }
     if let Some(tightest) = limits.requests.as_ref().or(limits.tokens.as_ref()) {
         let scope = HeaderValue::from_static(tightest.scope.name());

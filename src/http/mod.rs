@@ -6,7 +6,7 @@
 
 pub mod admin;
 mod api;
-pub mod app;
+mod app;
 mod auth;
 mod client_io;
 mod context;
@@ -15,7 +15,7 @@ mod dto;
 mod error;
 mod limit_headers;
 mod payload;
-pub mod server;
+mod server;
 mod sse;
 mod throttle;
 
@@ -23,3 +23,4 @@ pub use api::{ReadinessSource, Standing};
 pub use app::{Surface, specification};
 pub use cors::Origins;
 pub use payload::BodyLimits;
+pub use server::{App, Server, ServerLimits};

@@ -247,6 +247,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
             None => api,
         }
     })?;
-    json.end().map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "The body of the request goes on after its JSON value."))?;
+    json.end()
+        .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "The body of the request goes on after its JSON value."))?;
     Ok(parsed)
 }

@@ -30,7 +30,11 @@ use poem::{
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::http::{client_io::{ClientIo, FirstHead}, context::RequestContext, error::ApiError};
+use crate::http::{
+    client_io::{ClientIo, FirstHead},
+    context::RequestContext,
+    error::ApiError,
+};
 
 /// Head of a request: bytes, and number of lines.
 const MOST_HEAD_BYTES: usize = 64 * 1024;
@@ -39,6 +43,9 @@ const MOST_HEADERS: usize = 64;
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 /// After the drain's deadline, for the cut streams to say so.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What a listener serves.
+pub type App = Arc<BoxEndpoint<'static, Response>>;
 
 #[derive(Clone, Copy, Debug)]
 pub struct ServerLimits {
@@ -54,7 +61,7 @@ pub struct ServerLimits {
 }
 
 pub struct Server {
-    pub app: Arc<BoxEndpoint<'static, Response>>,
+    pub app: App,
     pub limits: ServerLimits,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn IdSource>,
@@ -63,6 +70,12 @@ pub struct Server {
 }
 
 impl Server {
+    /// The same limits for another application.
+    #[must_use]
+    pub fn alike(&self, app: App) -> Self {
+        Self { app, limits: self.limits, clock: self.clock.clone(), ids: self.ids.clone(), cut: self.cut.clone() }
+    }
+
     /// Serves until `stop` is cancelled, then lets open responses end, at most for the drain.
     pub async fn run(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let permits = Arc::new(Semaphore::new(self.limits.connections));
@@ -76,7 +89,10 @@ impl Server {
             match accepted {
                 Ok((stream, peer, permit)) => {
                     let connection = graceful.watch(self.connection(stream, local.unwrap_or(peer), peer));
-                    #[expect(clippy::disallowed_methods, reason = "one task a connection; the drain below waits for all of them")]
+                    #[expect(
+                        clippy::disallowed_methods,
+                        reason = "one task a connection; the drain below waits for all of them"
+                    )]
                     tokio::spawn(async move {
                         if let Err(error) = connection.await {
                             tracing::debug!(%error, %peer, "connection ended");
@@ -188,7 +204,9 @@ fn check_head(request: &hyper::Request<Incoming>) -> Result<(), ApiError> {
 /// Model ids contain `/`, and a path of the specification has no wildcard: the rest of the path becomes one segment.
 fn encode_model_path(uri: &mut Uri) {
     let path = uri.path();
-    let Some((lead, model)) = ["/v1/models/", "/v1/uptime/"].iter().find_map(|lead| Some((lead, path.strip_prefix(lead)?))) else {
+    let Some((lead, model)) =
+        ["/v1/models/", "/v1/uptime/"].iter().find_map(|lead| Some((lead, path.strip_prefix(lead)?)))
+    else {
         return;
     };
     if !model.contains('/') {

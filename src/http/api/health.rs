@@ -1,3 +1,5 @@
+#![expect(clippy::unused_async, reason = "the framework wants every operation to be async")]
+
 use std::sync::Arc;
 
 use poem_openapi::{ApiResponse, Object, OpenApi, payload::Json};

@@ -81,7 +81,12 @@ impl KeysApi {
     ///
     /// A JSON merge patch: absent members stay, null clears.
     #[oai(path = "/v1/api-keys/:id", method = "patch", operation_id = "updateApiKey", tag = "Tag::Keys")]
-    async fn patch(&self, _operator: SystemAuth, id: Path<String>, body: RawJson<PatchKey>) -> Result<Json<Key>, ApiError> {
+    async fn patch(
+        &self,
+        _operator: SystemAuth,
+        id: Path<String>,
+        body: RawJson<PatchKey>,
+    ) -> Result<Json<Key>, ApiError> {
         let key = self.keys.patch(&id.0, &body.parse()?.into_patch()?).await?;
         Ok(Json(Key::of(&key, self.keys.clock.now(), None)))
     }

@@ -1,3 +1,5 @@
+#![expect(clippy::unused_async, reason = "the framework wants every operation to be async")]
+
 use percent_encoding::percent_decode_str;
 use poem::http::StatusCode;
 use poem_openapi::{OpenApi, param::Path, payload::Json};

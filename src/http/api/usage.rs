@@ -81,14 +81,24 @@ impl UsageApi {
 }
 
 impl UsageApi {
-    async fn principal(&self, request: &Request, caller: OptionalKeyAuth, in_body: Option<&str>) -> Result<Principal, ApiError> {
+    async fn principal(
+        &self,
+        request: &Request,
+        caller: OptionalKeyAuth,
+        in_body: Option<&str>,
+    ) -> Result<Principal, ApiError> {
         match caller.0 {
             Some(principal) => Ok(principal),
             None => auth::authenticate(request, in_body).await,
         }
     }
 
-    async fn report(&self, principal: &Principal, from: Option<&str>, to: Option<&str>) -> Result<Json<UsageReply>, ApiError> {
+    async fn report(
+        &self,
+        principal: &Principal,
+        from: Option<&str>,
+        to: Option<&str>,
+    ) -> Result<Json<UsageReply>, ApiError> {
         let from = from.map(|text| instant("from", text)).transpose()?;
         let to = to.map(|text| instant("to", text)).transpose()?;
         let report = self.usage.report(principal, from, to).await?;

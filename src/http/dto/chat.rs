@@ -134,7 +134,7 @@ pub(in crate::http) struct ChatCompletion {
     created: i64,
     model: String,
     choices: Vec<Choice>,
-    usage: Option<Usage>,
+    usage: Option<CompletionUsage>,
     service_tier: Option<String>,
     system_fingerprint: Option<String>,
 }
@@ -162,7 +162,7 @@ pub(in crate::http) struct AssistantMessage {
 }
 
 #[derive(Object)]
-pub(in crate::http) struct Usage {
+pub(in crate::http) struct CompletionUsage {
     prompt_tokens: u64,
     completion_tokens: u64,
     total_tokens: u64,
@@ -180,7 +180,7 @@ pub(in crate::http) struct ChatCompletionChunk {
     model: String,
     /// Empty in the event that reports the usage.
     choices: Vec<ChunkChoice>,
-    usage: Option<Usage>,
+    usage: Option<CompletionUsage>,
 }
 
 #[derive(Object)]

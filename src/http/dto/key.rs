@@ -1,5 +1,8 @@
 use ai4free_ports::{key::StoredKey, limits::Limits as DomainLimits, runtime::Timestamp};
-use poem_openapi::{Object, types::{Any, MaybeUndefined}};
+use poem_openapi::{
+    Object,
+    types::{Any, MaybeUndefined},
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -96,6 +99,7 @@ pub(in crate::http) struct RotateKey {
 
 /// An API key. Its text is shown once, in `api_key`, when it is created or rotated.
 #[derive(Object)]
+#[oai(rename = "ApiKey")]
 pub(in crate::http) struct Key {
     id: String,
     /// `api_key`.
@@ -122,6 +126,7 @@ pub(in crate::http) struct Key {
 }
 
 #[derive(Object)]
+#[oai(rename = "ApiKeyList")]
 pub(in crate::http) struct KeyList {
     /// `list`.
     pub(in crate::http) object: String,
@@ -133,7 +138,7 @@ pub(in crate::http) struct KeyList {
 
 impl CreateKey {
     pub(in crate::http) fn into_new_key(self) -> Result<NewKey, ApiError> {
-        refuse_budget(self.budget)?;
+        refuse_budget(self.budget.as_ref())?;
         let old_form = self.secret.is_some();
         let user_id = match self.user_id {
             None | Some(Any(Value::Null)) => None,
@@ -160,7 +165,7 @@ impl CreateKey {
 
 impl PatchKey {
     pub(in crate::http) fn into_patch(self) -> Result<KeyPatch, ApiError> {
-        refuse_budget(self.budget)?;
+        refuse_budget(self.budget.as_ref())?;
         let limits = match self.limits {
             MaybeUndefined::Undefined => PatchLimits::same(),
             MaybeUndefined::Null => PatchLimits::cleared(),
@@ -254,7 +259,7 @@ fn change<T>(member: MaybeUndefined<T>) -> Option<Option<T>> {
 }
 
 /// A budget that is not enforced would be a lie.
-fn refuse_budget(budget: Option<Any<Value>>) -> Result<(), ApiError> {
+fn refuse_budget(budget: Option<&Any<Value>>) -> Result<(), ApiError> {
     match budget {
         None | Some(Any(Value::Null)) => Ok(()),
         Some(_) => Err(invalid("budget", "Budgets are not available in this version.")),

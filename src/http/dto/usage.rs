@@ -78,7 +78,10 @@ impl Usage {
                 .by_model
                 .iter()
                 .map(|(model, counters)| {
-                    (model.clone(), ModelUsage { counters: UsageCounters::of(counters), cost: counters.cost.to_string() })
+                    (
+                        model.clone(),
+                        ModelUsage { counters: UsageCounters::of(counters), cost: counters.cost.to_string() },
+                    )
                 })
                 .collect(),
             days: report
@@ -112,7 +115,8 @@ impl UsageCounters {
 
 /// `62.07`: computed in hundredths of a percent, rounded half up.
 fn success_rate(total: &Counters) -> f64 {
-    let hundredths = (u128::from(total.successful) * 20_000 + u128::from(total.requests)).checked_div(u128::from(total.requests) * 2);
+    let hundredths = (u128::from(total.successful) * 20_000 + u128::from(total.requests))
+        .checked_div(u128::from(total.requests) * 2);
     let hundredths = hundredths.unwrap_or(0);
     format!("{}.{:02}", hundredths / 100, hundredths % 100).parse().unwrap_or_default()
 }
@@ -128,7 +132,8 @@ mod tests {
 
     #[test]
     fn rates_and_dates_read_as_people_write_them() {
-        let rate = |successful, requests| success_rate(&Counters { successful, requests, ..Counters::default() }).to_string();
+        let rate =
+            |successful, requests| success_rate(&Counters { successful, requests, ..Counters::default() }).to_string();
         assert_eq!([rate(18, 29), rate(1, 1), rate(0, 0), rate(2, 3)], ["62.07", "100", "0", "66.67"]);
         assert_eq!(date_of(20_000), "2024-10-04");
     }

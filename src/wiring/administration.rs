@@ -1,0 +1,167 @@
+//! What the command line's verbs work with, beside a server that may be running.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use ai4free_local::{OsSecrets, SwappableCatalogue, SystemClock, UuidV7Ids};
+use ai4free_ports::{runtime::Clock, usage_ledger::UsageLedger};
+pub use ai4free_sql::MigrationStatus as SchemaStatus;
+use ai4free_sql::{Database, SqlKeyStore, SqlUsageLedger};
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+
+use super::{Base, create_data_dir, key_hasher, limiter, migrate_or_check, policy};
+use crate::{
+    application::{keys::Keys, models::Models, policy::PolicySource},
+    config::{Settings, secrets},
+    lifecycle::Workers,
+};
+
+/// What the command line's verbs work with.
+pub struct Administration {
+    pub keys: Keys,
+    pub models: Models,
+    pub ledger: Arc<dyn UsageLedger>,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Opens the stores for a verb of the command line, beside a server that may be running.
+///
+/// # Errors
+/// When the database can't be reached, or was made with other secrets or an older version.
+pub async fn administration(settings: &Settings) -> anyhow::Result<Administration> {
+    create_data_dir(&settings.data_dir)?;
+    let base = Base::open(settings).await?;
+    let secrets = secrets::resolve(settings, &OsSecrets)?;
+    migrate_or_check(&base.database, settings.database.migrate).await?;
+    let policy: Arc<dyn PolicySource> = Arc::new(policy(&settings.limits));
+    Ok(Administration {
+        keys: Keys {
+            store: Arc::new(SqlKeyStore::new(base.database.clone())),
+            hasher: Arc::new(key_hasher(&secrets)),
+            secrets: Arc::new(OsSecrets),
+            clock: base.clock.clone(),
+            policy,
+        },
+        models: Models { catalogue: Arc::new(SwappableCatalogue::new((*settings.catalogue).clone())) },
+        ledger: Arc::new(SqlUsageLedger::new(base.database)),
+        clock: base.clock,
+    })
+}
+
+/// The tables of the database, for `ai4free db`.
+pub struct Schema {
+    database: Database,
+}
+
+/// # Errors
+/// When the database can't be opened.
+pub async fn schema(settings: &Settings) -> anyhow::Result<Schema> {
+    create_data_dir(&settings.data_dir)?;
+    Ok(Schema { database: Base::open(settings).await?.database })
+}
+
+impl Schema {
+    /// Creates the tables that are missing. Running it again changes nothing.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn create(&self) -> anyhow::Result<()> {
+        Ok(ai4free_sql::migrate(&self.database).await?)
+    }
+
+    /// Applies what is pending and names it.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn migrate(&self) -> anyhow::Result<Vec<String>> {
+        let pending = self.status().await?.pending;
+        self.create().await?;
+        Ok(pending)
+    }
+
+    /// # Errors
+    /// When the database fails.
+    pub async fn status(&self) -> anyhow::Result<SchemaStatus> {
+        Ok(ai4free_sql::migration_status(&self.database).await?)
+    }
+
+    /// Drops everything and creates it again, empty.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn reset(&self) -> anyhow::Result<()> {
+        Ok(ai4free_sql::reset(&self.database).await?)
+    }
+
+    /// Drops everything.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn clean(&self) -> anyhow::Result<()> {
+        Ok(ai4free_sql::clean(&self.database).await?)
+    }
+
+    /// # Errors
+    /// When the database fails.
+    pub async fn list_tables(&self) -> anyhow::Result<Vec<String>> {
+        Ok(ai4free_sql::list_tables(&self.database).await?)
+    }
+}
+
+/// One thing that `ai4free doctor` looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnosis {
+    pub subject: String,
+    pub healthy: bool,
+    pub detail: String,
+}
+
+/// Looks at everything that the gateway needs, and says what is wrong in words. Changes nothing.
+pub async fn doctor(settings: &Settings) -> Vec<Diagnosis> {
+    let diagnosis = |subject: &str, result: anyhow::Result<String>| Diagnosis {
+        subject: subject.to_owned(),
+        healthy: result.is_ok(),
+        detail: result.unwrap_or_else(|error| format!("{error:#}")),
+    };
+    let data_dir = fs::metadata(&settings.data_dir)
+        .map(|_| settings.data_dir.display().to_string())
+        .context("does not exist yet: it is made at the first start");
+    let database = async {
+        let database = Base::open(settings).await?.database;
+        let status = ai4free_sql::migration_status(&database).await?;
+        anyhow::ensure!(status.pending.is_empty(), "migrations are pending: {}", status.pending.join(", "));
+        Ok(format!("{} migrations applied", status.applied.len()))
+    };
+    let database = if settings.database.is_sqlite() && data_dir.is_err() {
+        Ok("SQLite, made at the first start".to_owned())
+    } else {
+        database.await
+    };
+    let redis = match &settings.redis {
+        None => Ok("not configured: limits are kept in the process".to_owned()),
+        Some(_) => redis_answers(settings).await,
+    };
+    let enabled = settings.providers.upstreams.len();
+    vec![
+        diagnosis("data directory", data_dir),
+        diagnosis("database", database),
+        diagnosis("redis", redis),
+        diagnosis("providers", Ok(format!("{enabled} enabled besides local/echo"))),
+    ]
+}
+
+async fn redis_answers(settings: &Settings) -> anyhow::Result<String> {
+    let (end, mut workers) = (CancellationToken::new(), Workers::default());
+    let base_clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let ids = UuidV7Ids::new(base_clock.clone(), Arc::new(OsSecrets));
+    let (_, is_up) = limiter(settings, &ids, &base_clock, &end, &mut workers)?;
+    let up = async {
+        while !is_up() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let answered = tokio::time::timeout(Duration::from_secs(3), up).await;
+    end.cancel();
+    workers.join(Duration::from_secs(3)).await;
+    answered.map(|()| "answers".to_owned()).context("does not answer within 3 s")
+}

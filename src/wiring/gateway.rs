@@ -1,0 +1,357 @@
+//! The gateway as a process: its parts, and the order in which they start and end.
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use ai4free_local::{CachedKeyStore, OsSecrets, SpoolJournal, SpoolOptions, SwappableCatalogue};
+use ai4free_ports::{error::StoreError, key_store::KeyStore, runtime::KeyHasher, usage_ledger::UsageLedger};
+use ai4free_providers::dialects;
+use ai4free_sql::{LimiterModeError, LimiterModeLock, SqlKeyStore, SqlUsageLedger};
+use ai4free_tokens::TiktokenCounter;
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{Base, IsUp, Misconfigured, create_data_dir, key_hasher, limiter, migrate_or_check, policy, upstreams};
+use crate::{
+    application::{
+        admission::Admission, authentication::Authentication, chat::Chat, images::Images, inference::Inference,
+        keys::Keys, models::Models, policy::PolicySource, uptime::Uptime, usage::Usage,
+    },
+    bootstrap,
+    config::{Settings, secrets},
+    http::{App, BodyLimits, Origins, ReadinessSource, Server, ServerLimits, Standing, Surface, admin},
+    lifecycle::{self, Workers},
+    telemetry::Telemetry,
+};
+
+/// For the workers, after the last response has ended: settlements to Redis, usage to the ledger.
+const END_OF_WORKERS: Duration = Duration::from_secs(13);
+/// Before a database that is away at the start is tried again.
+const RETRY_DATABASE: Duration = Duration::from_secs(1);
+/// For another process, whose limits exclude ours, to end: a restart overlaps.
+const LIMITER_MODE_PATIENCE: Duration = Duration::from_secs(10);
+const RENEW_LIMITER_MODE: Duration = Duration::from_secs(5);
+/// The plan of a new installation's first key.
+const FIRST_KEY_PLAN: &str = "unlimited";
+
+/// Serves until a signal ends the process.
+///
+/// # Errors
+/// When the process can't start, or must not go on: [`Misconfigured`], or a store that fails where SQLite has no excuse.
+pub async fn serve(settings: Settings, telemetry: Telemetry) -> anyhow::Result<()> {
+    let served = match Gateway::build(&settings, &telemetry).await {
+        Ok(gateway) => gateway.run(&settings).await,
+        Err(error) => Err(error),
+    };
+    telemetry.shutdown().await;
+    served
+}
+
+/// What lives as long as the process.
+struct Gateway {
+    base: Base,
+    hasher: Arc<dyn KeyHasher>,
+    /// Administration past the cache, for the first key.
+    keys: Keys,
+    server: Arc<Server>,
+    admin: Option<App>,
+    readiness: Arc<Readiness>,
+    workers: Workers,
+    /// Ends the workers, after the last response.
+    end: CancellationToken,
+    /// The data directory is ours as long as this is open.
+    _data_dir: Option<fs::File>,
+}
+
+impl Gateway {
+    async fn build(settings: &Settings, telemetry: &Telemetry) -> anyhow::Result<Self> {
+        let data_dir = own_data_dir(settings)?;
+        let base = Base::open(settings).await?;
+        if settings.database.is_sqlite() {
+            migrate_or_check(&base.database, settings.database.migrate).await?; // before the workers look for tables
+        }
+        let secrets = secrets::resolve(settings, &OsSecrets)?;
+        let hasher: Arc<dyn KeyHasher> = Arc::new(key_hasher(&secrets));
+        let (clock, ids) = (base.clock.clone(), base.ids.clone());
+        let (end, mut workers) = (CancellationToken::new(), Workers::default());
+
+        let ledger: Arc<dyn UsageLedger> = Arc::new(SqlUsageLedger::new(base.database.clone()));
+        let spool = SpoolOptions { capacity: settings.usage.spool_max_bytes, ..SpoolOptions::default() };
+        let opened = SpoolJournal::open(&settings.usage.spool_dir, spool, &clock, &*ids);
+        let (journal, drainer) = opened.context("can't open the usage journal")?;
+        workers.supervise("drainer", {
+            let (ledger, end) = (ledger.clone(), end.clone());
+            move || Some(drainer.clone().run(ledger.clone(), end.clone()))
+        });
+        let (store, feed) = CachedKeyStore::new(Arc::new(SqlKeyStore::new(base.database.clone())), clock.clone());
+        workers.run("key feed", feed.run(end.clone()));
+        let (limiter, limiter_up) = limiter(settings, &*ids, &clock, &end, &mut workers)?;
+
+        let catalogue = Arc::new(SwappableCatalogue::new((*settings.catalogue).clone()));
+        let policy: Arc<dyn PolicySource> = Arc::new(policy(&settings.limits));
+        let openai = dialects::by_name("openai").context("the OpenAI dialect is not built in")?;
+        let inference = Arc::new(Inference {
+            catalogue: catalogue.clone(),
+            policy: policy.clone(),
+            upstreams: upstreams(settings, &clock)?,
+            admission: Admission { limiter, journal: journal.clone(), clock: clock.clone() },
+            counter: Arc::new(TiktokenCounter::new()),
+            observer: telemetry.observer(),
+            clock: clock.clone(),
+        });
+        let readiness = Arc::new(Readiness {
+            journal: journal.clone(),
+            store: store.clone(),
+            limiter_up,
+            spool_capacity: settings.usage.spool_max_bytes,
+            starting: AtomicBool::new(true),
+            draining: AtomicBool::new(false),
+        });
+        register_figures(telemetry, &readiness)?;
+        let keys = |store: Arc<dyn KeyStore>| Keys {
+            store,
+            hasher: hasher.clone(),
+            secrets: Arc::new(OsSecrets),
+            clock: clock.clone(),
+            policy: policy.clone(),
+        };
+        let cut = CancellationToken::new();
+        let surface = Surface {
+            authentication: Arc::new(Authentication {
+                keys: store.clone(),
+                hasher: hasher.clone(),
+                clock: clock.clone(),
+            }),
+            chat: Chat { inference: inference.clone() },
+            images: Images { inference: inference.clone() },
+            models: Models { catalogue },
+            keys: keys(store.clone()),
+            usage: Usage { ledger, journal, clock: clock.clone() },
+            uptime: Arc::new(Uptime::new(inference, openai.clone(), ids.clone())),
+            readiness: readiness.clone(),
+            openai,
+            system_secret: secrets.system_secret,
+            body_limits: BodyLimits { bytes: settings.server.max_body_bytes, timeout: settings.server.body_timeout },
+            cors: origins(&settings.http.cors_origins),
+            public_models: settings.http.public_models,
+            docs: settings.http.docs,
+            cut: cut.clone(),
+        };
+        let keys = keys(store);
+        let server =
+            Server { app: surface.into_app(), limits: server_limits(settings), clock: clock.clone(), ids, cut };
+        let admin = settings.admin.listen.map(|_| {
+            let metrics = telemetry.metrics.clone();
+            admin::app(Arc::new(move || metrics.render()))
+        });
+        let server = Arc::new(server);
+        Ok(Self { base, hasher, keys, server, admin, readiness, workers, end, _data_dir: data_dir })
+    }
+
+    /// Stop accepting → responses end or are cut → settlements and usage are delivered → the process ends.
+    async fn run(mut self, settings: &Settings) -> anyhow::Result<()> {
+        let listener = listen(settings.server.listen).await?;
+        let address = listener.local_addr()?;
+        let (stopping, now, stop) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        self.workers.run("signals", {
+            let watched = lifecycle::watch_signals(stopping.clone(), now.clone());
+            let end = self.end.clone();
+            async move {
+                end.run_until_cancelled(watched).await;
+            }
+        });
+        if let (Some(app), Some(address)) = (self.admin.take(), settings.admin.listen) {
+            let admin = Arc::new(self.server.alike(app));
+            let (listener, end) = (listen(address).await?, self.end.clone());
+            tracing::info!(%address, "metrics are served");
+            self.workers.run("admin listener", admin.run(listener, end));
+        }
+        let mut serving = Box::pin(self.server.clone().run(listener, stop.clone()));
+        let lock = {
+            let mut starting = Box::pin(self.start(settings));
+            tokio::select! {
+                started = &mut starting => Some(started?),
+                () = &mut serving => None,
+                () = stopping.cancelled() => None,
+            }
+        };
+        if lock.is_some() {
+            tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving");
+            if settings.database.is_sqlite() {
+                bootstrap::first_key(&self.keys, FIRST_KEY_PLAN, address).await?;
+            }
+            self.readiness.starting.store(false, Ordering::Relaxed);
+        }
+        let excluded = tokio::select! {
+            () = &mut serving => None,
+            () = stopping.cancelled() => None,
+            excluded = keep_limiter_mode(lock.as_ref()) => Some(excluded),
+        };
+        self.readiness.draining.store(true, Ordering::Relaxed);
+        tokio::select! {
+            // A load balancer needs a moment to see that this replica is not ready any more.
+            () = tokio::time::sleep(settings.server.pre_stop) => {}
+            () = now.cancelled() => {}
+        }
+        stop.cancel();
+        tokio::select! {
+            () = &mut serving => {}
+            () = now.cancelled() => self.server.cut.cancel(),
+        }
+        drop(serving);
+        self.end.cancel();
+        self.workers.join(END_OF_WORKERS).await;
+        if let Some(lock) = lock {
+            lock.release().await;
+        }
+        match excluded {
+            None => Ok(()),
+            Some(excluded) => Err(excluded.into()),
+        }
+    }
+
+    /// What needs the database before requests are served. SQLite fails at once; Postgres may still be on its way.
+    async fn start(&self, settings: &Settings) -> anyhow::Result<LimiterModeLock> {
+        loop {
+            match self.try_start(settings).await {
+                Ok(lock) => return Ok(lock),
+                Err(error) if settings.database.is_sqlite() || !is_outage(&error) => return Err(error),
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "the database is not ready"),
+            }
+            tokio::time::sleep(RETRY_DATABASE).await;
+        }
+    }
+
+    async fn try_start(&self, settings: &Settings) -> anyhow::Result<LimiterModeLock> {
+        migrate_or_check(&self.base.database, settings.database.migrate).await?;
+        for (version, fingerprint) in self.hasher.peppers() {
+            if self.keys.store.remember_pepper(version, fingerprint).await? != fingerprint {
+                return Err(Misconfigured(format!(
+                    "the pepper (version {version}) is not the one that the keys in this database were made with: every key \
+                     would be refused. Either give the old one (AI4FREE__KEYS__PEPPER, or the SYSTEM_SECRET or secrets.toml that \
+                     it came from), or, to make all keys anew, remove its row from the table `pepper` and the keys from `api_key`"
+                ))
+                .into());
+            }
+        }
+        let exclusive = settings.redis.is_none();
+        let lock = ai4free_sql::limiter_mode_lock(&self.base.database, exclusive, LIMITER_MODE_PATIENCE).await;
+        lock.map_err(|error| match error {
+            LimiterModeError::HeldByAnother => excluded().into(),
+            LimiterModeError::Unavailable(error) => error.into(),
+        })
+    }
+}
+
+fn excluded() -> Misconfigured {
+    Misconfigured(
+        "another process serves from this database, and limits in memory hold for one process only: give all of them the same          REDIS_URL"
+            .to_owned(),
+    )
+}
+
+/// Ends only if another process took our place while the connection that held the lock was broken.
+async fn keep_limiter_mode(lock: Option<&LimiterModeLock>) -> Misconfigured {
+    let Some(lock) = lock else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(RENEW_LIMITER_MODE).await;
+        if matches!(lock.renew().await, Err(LimiterModeError::HeldByAnother)) {
+            return excluded();
+        }
+    }
+}
+
+fn is_outage(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<StoreError>(), Some(StoreError::Unavailable(_)))
+}
+
+async fn listen(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))
+}
+
+/// SQLite and limits in memory are for one process: a second one on the same directory is refused.
+fn own_data_dir(settings: &Settings) -> anyhow::Result<Option<fs::File>> {
+    create_data_dir(&settings.data_dir)?;
+    if !settings.database.is_sqlite() {
+        return Ok(None);
+    }
+    let file = fs::File::create(settings.data_dir.join("lock")).context("can't lock the data directory")?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => {
+            let directory = settings.data_dir.display();
+            Err(Misconfigured(format!("another process serves from the data directory {directory}")).into())
+        }
+        Err(fs::TryLockError::Error(error)) => Err(error).context("can't lock the data directory"),
+    }
+}
+
+fn origins(configured: &[String]) -> Origins {
+    if configured.iter().any(|origin| origin == "*") { Origins::Any } else { Origins::Listed(configured.to_vec()) }
+}
+
+fn server_limits(settings: &Settings) -> ServerLimits {
+    ServerLimits {
+        connections: settings.server.max_connections,
+        header_timeout: settings.server.header_timeout,
+        keep_alive: settings.server.keep_alive,
+        write_timeout: settings.server.write_timeout,
+        drain: settings.server.drain,
+    }
+}
+
+struct Readiness {
+    journal: Arc<SpoolJournal>,
+    store: Arc<CachedKeyStore>,
+    limiter_up: IsUp,
+    spool_capacity: u64,
+    /// Until the database has been migrated and the limiter mode is ours.
+    starting: AtomicBool,
+    draining: AtomicBool,
+}
+
+impl ReadinessSource for Readiness {
+    fn standing(&self) -> Standing {
+        let figures = self.journal.figures();
+        let blockers = [
+            ("starting", self.starting.load(Ordering::Relaxed)),
+            ("draining", self.draining.load(Ordering::Relaxed)),
+            ("spool", figures.is_fenced || figures.bytes >= self.spool_capacity),
+        ];
+        let degraded = [("database", !self.store.store_is_up()), ("redis", !(self.limiter_up)())];
+        let named =
+            |flags: &[(&'static str, bool)]| flags.iter().filter(|(_, set)| *set).map(|(name, _)| *name).collect();
+        Standing { blockers: named(&blockers), degraded: named(&degraded) }
+    }
+}
+
+fn register_figures(telemetry: &Telemetry, readiness: &Arc<Readiness>) -> anyhow::Result<()> {
+    type Figure = fn(&Readiness) -> u64;
+    let figures: [(&str, &str, Figure); 6] = [
+        ("ai4free_spool_bytes", "Bytes in the usage journal.", |at| at.journal.figures().bytes),
+        ("ai4free_spool_undrained_events", "Usage events that are not in the ledger yet.", |at| {
+            at.journal.figures().undrained_events
+        }),
+        ("ai4free_spool_oldest_age_seconds", "Age of the oldest usage event that is not in the ledger yet.", |at| {
+            at.journal.figures().undrained_age.as_secs()
+        }),
+        ("ai4free_requests_open", "Requests that are admitted and have not ended.", |at| {
+            at.journal.figures().open_requests
+        }),
+        ("ai4free_database_up", "Whether the database answers.", |at| u64::from(at.store.store_is_up())),
+        ("ai4free_limiter_up", "Whether the rate limiter answers.", |at| u64::from((at.limiter_up)())),
+    ];
+    for (name, help, figure) in figures {
+        let readiness = readiness.clone();
+        let read = move || i64::try_from(figure(&readiness)).unwrap_or(i64::MAX);
+        telemetry.metrics.register_gauge(name, help, Box::new(read))?;
+    }
+    Ok(())
+}
