@@ -14,7 +14,7 @@ use ai4free_ports::{
 use futures_core::Stream;
 
 use super::answer::{Answer, Content};
-use crate::frames::write_events;
+use crate::frames::{is_empty, write_events};
 
 pub(super) struct EchoStream {
     answer: Answer,
@@ -78,11 +78,15 @@ impl Stream for EchoStream {
 
     fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let stream = self.get_mut();
-        let event = stream.advance();
-        Poll::Ready(event.map(|event| {
+        while let Some(event) = stream.advance() {
             let Chunk { bytes, facts } = write_events(&mut *stream.writer, [event]);
-            Ok(Frame { bytes, facts })
-        }))
+            let frame = Frame { bytes, facts };
+            // Some events are only remembered by the writer until the next one.
+            if !is_empty(&frame) {
+                return Poll::Ready(Some(Ok(frame)));
+            }
+        }
+        Poll::Ready(None)
     }
 }
 

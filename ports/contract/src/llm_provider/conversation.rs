@@ -66,6 +66,8 @@ impl Transcript {
             assert!(!transcript.facts.done && transcript.error.is_none(), "a stream ends with `done` or with an error");
             match item {
                 Ok(frame) => {
+                    let is_empty = frame.bytes.is_empty() && frame.facts == Facts::default();
+                    assert!(!is_empty, "a frame holds something for the client or for the ledger");
                     transcript.facts.absorb(&frame.facts);
                     transcript.bytes.extend_from_slice(&frame.bytes);
                     reader.feed(&frame.bytes, &mut transcript.events).expect("readable frames");
