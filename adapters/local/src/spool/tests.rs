@@ -175,7 +175,8 @@ usage_journal_contract!(Place);
 #[expect(clippy::disallowed_methods, reason = "measures real time")]
 async fn what_a_request_costs() {
     const REQUESTS: u32 = 100_000;
-    let running = Place::with(SpoolOptions { capacity: 1 << 30, ..OPTIONS }).run();
+    let place = Place::with(SpoolOptions { capacity: 1 << 30, ..OPTIONS });
+    let running = place.run();
     let (bound, charges) = (bound(1), charges([1]));
     let start = std::time::Instant::now();
     for _ in 0..REQUESTS {
