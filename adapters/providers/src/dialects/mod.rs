@@ -21,3 +21,18 @@ pub type Row = (&'static str, fn() -> Arc<dyn Dialect>);
 pub fn by_name(name: &str) -> Option<Arc<dyn Dialect>> {
     DIALECTS.iter().find(|(known, _)| *known == name).map(|(_, dialect)| dialect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_gives_the_same_object_each_time() {
+        for (name, _) in DIALECTS {
+            let (first, second) = (by_name(name).unwrap(), by_name(name).unwrap());
+            assert!(Arc::ptr_eq(&first, &second));
+            assert_eq!(first.name(), *name);
+        }
+        assert!(by_name("unknown").is_none());
+    }
+}

@@ -1,10 +1,10 @@
 //! OpenAI's protocol, and that of the many vendors who speak it with an accent.
 //!
-//! Reference: <https://platform.openai.com/docs/api-reference/chat>. What vendors do differently is mended in [`sanitise`]
-//! and in [`calls`] (streams), [`usage`] and [`error`]; a vendor needs no code of its own.
+//! Reference: <https://platform.openai.com/docs/api-reference/chat>. A vendor needs no code of its own: what vendors do
+//! differently is mended in `sanitise.rs` and `calls.rs` (streams), read in `usage.rs` and `error.rs`.
 //!
-//! Two lanes: [`view`], [`splice`] and [`tap`] leave the bytes as they are wherever they can; [`request`], [`reply`],
-//! [`reader`] and [`writer`] convert from and to the canonical chat.
+//! Two lanes: `view.rs`, `splice.rs` and `tap.rs` leave the bytes as they are wherever they can; `request.rs`, `reply.rs`,
+//! `reader.rs` and `writer.rs` convert from and to the canonical chat.
 
 mod assembly;
 mod calls;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ai4free_contract::dialect::{Harness, Recorded, read, tap};
 use ai4free_ports::{
+    chat::ChatEvent,
     dialect::Dialect,
     request::{Edits, InboundRequest, Operation},
 };
@@ -121,6 +122,39 @@ fn check_chunks(chunks: &[Value], name: &str) {
         }
     }
     assert!(begun.iter().all(|(_, is_finished, _)| *is_finished), "{name}");
+}
+
+/// Id, name and arguments of each call, as a client puts them together.
+fn calls(stream: &[u8]) -> Vec<(String, String, String)> {
+    let mut calls: Vec<(String, String, String)> = Vec::new();
+    for event in read(&*dialect(), &[stream]).0 {
+        match event {
+            ChatEvent::ToolCall { call, id, name, .. } => {
+                assert_eq!(call as usize, calls.len());
+                calls.push((id, name, String::new()));
+            }
+            ChatEvent::ToolArguments { call, fragment, .. } => calls[call as usize].2.push_str(&fragment),
+            _ => {}
+        }
+    }
+    calls
+}
+
+#[test]
+fn calls_are_told_apart_however_they_are_numbered() {
+    let call = |id: &str, name: &str, arguments: &str| (id.to_owned(), name.to_owned(), arguments.to_owned());
+    let expected = [call("a", "f", "{}"), call("b", "g", r#"{"x":1}"#)];
+    assert_eq!(calls(fixtures::fixture!("tools_without_index.sse")), expected);
+    let expected = [call("a", "f", "{}"), call("call_t1_0_1", "g", "{}")];
+    assert_eq!(calls(fixtures::fixture!("tools_with_gaps.sse")), expected);
+    // A fragment without an id goes to the last call of its index.
+    let expected = [call("a", "f", "{}"), call("b", "g", r#"{"k":2}"#), call("c", "h", "{}")];
+    assert_eq!(calls(fixtures::fixture!("tools_all_index_zero.sse")), expected);
+    let expected = [
+        call("call_DdmO9pD3xa9XTPNJ32zg2hcA", "get_weather", r#"{"city":"Paris"}"#),
+        call("call_ABCO9pD3xa9XTPNJ32zg2hcB", "get_weather", r#"{"city":"Rome"}"#),
+    ];
+    assert_eq!(calls(fixtures::fixture!("openai_tools_parallel.sse")), expected);
 }
 
 /// Cuts bytes at the given places.

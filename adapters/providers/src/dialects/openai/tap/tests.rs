@@ -66,6 +66,44 @@ fn most_events_are_only_scanned() {
 }
 
 #[test]
+fn a_null_role_passes_and_a_repeated_one_is_taken_out() {
+    let null = said("\"a\"").replace("{\"content\"", "{\"role\":null,\"content\"");
+    let repeated = null.replace("null,\"content\"", "\"assistant\",\"content\"");
+    let stream = framed_text(&[BEGIN, &null, &repeated, FINISH, "[DONE]"]);
+    assert_eq!(tapped(&stream, false).0, framed_text(&[BEGIN, &null, &said("\"a\""), FINISH, "[DONE]"]));
+}
+
+#[test]
+fn every_chunk_is_of_the_first_ones_reply() {
+    let good = said("\"a\"");
+    for (written, other) in [
+        (r#""id":"c""#, r#""id":"d""#),
+        (r#""model":"m""#, r#""model":"n""#),
+        (r#""created":1"#, r#""created":2"#),
+        ("chat.completion.chunk", "chat.completion"),
+    ] {
+        let stream = framed_text(&[BEGIN, &good, &good.replace(written, other), FINISH, "[DONE]"]);
+        assert_eq!(tapped(&stream, false).0, framed_text(&[BEGIN, &good, &good, FINISH, "[DONE]"]));
+    }
+}
+
+#[test]
+fn a_choice_finishes_once_and_says_so_or_null() {
+    let good = said("\"a\"");
+    let without = good.replace(r#","finish_reason":null"#, "");
+    let stream = framed_text(&[BEGIN, &without, FINISH, &said("\"\""), FINISH, &said("null"), "[DONE]"]);
+    assert_eq!(tapped(&stream, false).0, framed_text(&[BEGIN, &good, FINISH, "[DONE]"]));
+}
+
+#[test]
+fn usage_that_was_not_asked_for_leaves_no_trace() {
+    let stream = std::str::from_utf8(fixture!("vllm_usage_in_every_chunk.sse")).unwrap();
+    let (text, facts, _) = tapped(stream, false);
+    assert!(!text.contains("usage"), "{text}");
+    assert_eq!(facts.usage.map(|usage| (usage.input, usage.output)), Some((11, 5)));
+}
+
+#[test]
 fn usage_comes_between_the_finish_and_the_end() {
     let (text, _, _) = tapped(std::str::from_utf8(fixture!("openai_text.sse")).unwrap(), true);
     assert_eq!(text.as_bytes(), fixture!("openai_text.sse"));
