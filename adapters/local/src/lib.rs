@@ -16,6 +16,8 @@ mod spawner;
 mod spool;
 
 #[cfg(test)]
+mod runtime_tests;
+#[cfg(test)]
 mod test_events;
 
 pub use catalogue::SwappableCatalogue;

@@ -9,6 +9,7 @@ pub mod key_store;
 pub mod llm_provider;
 pub mod rate_limiter;
 pub mod recording;
+pub mod runtime;
 pub mod token_counter;
 pub mod usage_journal;
 pub mod usage_ledger;
