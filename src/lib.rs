@@ -4,6 +4,7 @@
 
 pub mod application;
 pub mod bootstrap;
+pub mod cli;
 pub mod config;
 pub mod http;
 pub mod lifecycle;

@@ -30,6 +30,8 @@ pub struct Providers {
     pub upstreams: Vec<ProviderSettings>,
     /// Id of the provider that answers from this process; `None` when it is switched off.
     pub echo: Option<Arc<str>>,
+    /// Id and reason of those that are not enabled.
+    pub disabled: Vec<(Arc<str>, String)>,
     pub(super) patterns: Vec<Pattern>,
     /// Also those that are not enabled.
     pub(super) known: BTreeSet<String>,
@@ -65,8 +67,14 @@ pub(super) fn read(root: &Section<'_>, files: &[String], default_timeouts: Timeo
         providers.known_patterns.extend(draft.pattern().cloned());
         match draft.resolve(&mut providers) {
             Ok(()) | Err(Disabled::Silent) => {}
-            Err(Disabled::Unconfigured) => without_anything.push(&*entry.id),
-            Err(Disabled::Because(reason)) => reading.note(format!("provider {} is disabled: {reason}", entry.id)),
+            Err(Disabled::Unconfigured) => {
+                without_anything.push(&*entry.id);
+                providers.disabled.push((entry.id.as_str().into(), "no credentials".to_owned()));
+            }
+            Err(Disabled::Because(reason)) => {
+                reading.note(format!("provider {} is disabled: {reason}", entry.id));
+                providers.disabled.push((entry.id.as_str().into(), reason));
+            }
         }
     }
     if !without_anything.is_empty() {

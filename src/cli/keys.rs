@@ -1,0 +1,115 @@
+//! `keys`: administration of API keys.
+
+use std::time::Duration;
+
+use ai4free_ports::{limits::Limits, runtime::Timestamp};
+
+use super::{exit::ExitStatus, key_view, moment, output::Report, session::Session};
+use crate::{
+    application::keys::{IssuedKey, Keys, NewKey},
+    wiring,
+};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum KeysVerb {
+    /// Create a key and print it, once
+    Create(Box<CreateArguments>),
+    /// List all keys
+    List,
+    /// Show a key
+    Show { id: String },
+    /// Revoke a key, for good
+    Revoke { id: String },
+    /// Give a key a new secret and print it, once
+    Rotate {
+        id: String,
+        /// For how long the old secret works on
+        #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
+        grace_seconds: u64,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CreateArguments {
+    /// What the key is for
+    #[arg(long)]
+    name: String,
+    /// Whose key it is; limits of the user apply to it
+    #[arg(long, value_name = "ID")]
+    user_id: Option<String>,
+    /// A configured plan [default: the setting default_plan]
+    #[arg(long)]
+    plan: Option<String>,
+    /// A model that the key may use, or a prefix like `openai/*`; repeatable [default: all]
+    #[arg(long = "model", value_name = "MODEL")]
+    models: Vec<String>,
+    #[arg(long, value_name = "N")]
+    requests_per_minute: Option<u64>,
+    #[arg(long, value_name = "N")]
+    image_requests_per_minute: Option<u64>,
+    #[arg(long, value_name = "N")]
+    tokens_per_minute: Option<u64>,
+    #[arg(long, value_name = "N")]
+    max_concurrent_requests: Option<u64>,
+    /// The most tokens that one answer may have
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_output_tokens: Option<u64>,
+    /// A day or a time after which the key is refused
+    #[arg(long, value_name = "WHEN", value_parser = moment::parse)]
+    expires_at: Option<Timestamp>,
+}
+
+/// The store's own bound.
+const PAGE: u16 = 100;
+
+pub(super) async fn run(session: &Session, verb: KeysVerb) -> anyhow::Result<ExitStatus> {
+    let administration = wiring::administration(&session.settings).await?;
+    let (keys, now) = (&administration.keys, administration.clock.now());
+    let report = match verb {
+        KeysVerb::Create(arguments) => issued(&keys.create(arguments.into_new_key()).await?, now),
+        KeysVerb::List => list(keys, now).await?,
+        KeysVerb::Show { id } => key_view::one(&keys.show(&id).await?, now, None),
+        KeysVerb::Revoke { id } => key_view::one(&keys.revoke(&id).await?, now, None),
+        KeysVerb::Rotate { id, grace_seconds } => {
+            issued(&keys.rotate(&id, Duration::from_secs(grace_seconds)).await?, now)
+        }
+    };
+    report.print(session.format)?;
+    Ok(ExitStatus::Success)
+}
+
+impl CreateArguments {
+    fn into_new_key(self) -> NewKey {
+        NewKey {
+            name: self.name,
+            user_id: self.user_id,
+            plan: self.plan,
+            limits: Limits {
+                requests_per_minute: self.requests_per_minute,
+                image_requests_per_minute: self.image_requests_per_minute,
+                tokens_per_minute: self.tokens_per_minute,
+                max_concurrent_requests: self.max_concurrent_requests,
+            },
+            models: self.models,
+            max_output_tokens: self.max_output_tokens,
+            expires_at: self.expires_at,
+        }
+    }
+}
+
+fn issued(issued: &IssuedKey, now: Timestamp) -> Report {
+    key_view::one(&issued.key, now, Some(issued.text.reveal()))
+}
+
+async fn list(keys: &Keys, now: Timestamp) -> anyhow::Result<Report> {
+    let mut all = Vec::new();
+    loop {
+        let after = all.last().map(|key: &ai4free_ports::key::StoredKey| key.id.to_string());
+        let page = keys.list(after.as_deref(), PAGE).await?;
+        let is_last = !page.has_more || page.keys.is_empty();
+        all.extend(page.keys);
+        if is_last {
+            return Ok(key_view::list(&all, now));
+        }
+    }
+}
