@@ -81,6 +81,8 @@ pub(crate) struct Frames<S, L> {
     upstream: Option<S>,
     lane: L,
     held: Option<Frame>,
+    /// A lane hands out what is good of a read first: an error behind it is asked for before anything more is read.
+    asks_for_rest: bool,
 }
 
 impl<S, L> Frames<S, L>
@@ -90,7 +92,7 @@ where
 {
     /// Waits for the first good event: an error before it can still become an HTTP status, or another attempt elsewhere.
     pub(crate) async fn begin(upstream: S, lane: L) -> Result<FrameStream, ProviderError> {
-        let mut frames = Self { upstream: Some(upstream), lane, held: None };
+        let mut frames = Self { upstream: Some(upstream), lane, held: None, asks_for_rest: false };
         loop {
             match std::future::poll_fn(|cx| Pin::new(&mut frames).poll_next(cx)).await.transpose()? {
                 Some(frame) if is_empty(&frame) => {}
@@ -120,8 +122,17 @@ where
             return Poll::Ready(Some(Ok(frame)));
         }
         let Some(upstream) = frames.upstream.as_mut() else { return Poll::Ready(None) };
+        if std::mem::take(&mut frames.asks_for_rest)
+            && let Err(error) = frames.lane.feed(Bytes::new())
+        {
+            frames.upstream = None;
+            return Poll::Ready(Some(Err(error)));
+        }
         let chunk = match ready!(Pin::new(upstream).poll_next(cx)) {
-            Some(read) => read.and_then(|read| frames.lane.feed(read)),
+            Some(read) => {
+                frames.asks_for_rest = true;
+                read.and_then(|read| frames.lane.feed(read))
+            }
             None => {
                 frames.upstream = None;
                 frames.lane.end()

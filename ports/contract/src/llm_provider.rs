@@ -66,6 +66,7 @@ macro_rules! llm_provider_upstream_contract {
             dropping_a_pending_call_closes_the_upstream_connection,
             the_first_event_has_a_deadline,
             silence_in_a_stream_has_a_deadline,
+            an_error_behind_a_good_event_does_not_wait_for_more,
             a_whole_stream_has_a_deadline,
             a_whole_reply_has_a_deadline,
             no_error_holds_the_secret,

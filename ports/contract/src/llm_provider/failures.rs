@@ -200,6 +200,22 @@ pub async fn silence_in_a_stream_has_a_deadline(harness: &impl Harness) {
     upstream.assert_hung_up().await;
 }
 
+/// The error and the event before it arrive in one read, and then nothing more.
+pub async fn an_error_behind_a_good_event_does_not_wait_for_more(harness: &impl Harness) {
+    let bytes = |step: Step| match step {
+        Step::Write(bytes) => bytes,
+        _ => panic!("an event is written"),
+    };
+    let good = bytes(wire::chunk(r#"{"role":"assistant","content":"Hi"}"#, None));
+    let error = bytes(wire::event(r#"{"error":{"message":"overloaded","type":"server_error"}}"#));
+    let upstream = Upstream::start([vec![wire::stream_head(), Step::Write([good, error].concat()), Step::Hold]]).await;
+    let provider = harness.provider(&upstream.url());
+    let transcript = Transcript::of(harness, &*provider, chat(harness, ASK_STREAM)).await;
+    let error = transcript.error.expect("the provider's error");
+    assert_ne!(error.kind, ProviderErrorKind::Timeout, "{error}");
+    upstream.assert_hung_up().await;
+}
+
 /// Some providers say `: keep-alive` while they think. (SSE clients drop comments, so in the crossing lane the idle deadline
 /// has to be longer than the provider thinks.)
 pub async fn comments_are_no_silence(harness: &impl Harness) {
