@@ -1,7 +1,5 @@
 //! The committed specification is the one that the code generates. `UPDATE_SPEC=1` writes it anew.
 
-#![expect(clippy::indexing_slicing, reason = "JSON in a test")]
-
 use std::fs;
 
 use serde_json::Value;

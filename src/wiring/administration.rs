@@ -123,16 +123,20 @@ pub async fn doctor(settings: &Settings) -> Vec<Diagnosis> {
         healthy: result.is_ok(),
         detail: result.unwrap_or_else(|error| format!("{error:#}")),
     };
-    let data_dir = fs::metadata(&settings.data_dir)
-        .map(|_| settings.data_dir.display().to_string())
-        .context("does not exist yet: it is made at the first start");
+    let is_new = !settings.data_dir.exists();
+    let data_dir = if is_new {
+        Ok(format!("{}, made at the first start", settings.data_dir.display()))
+    } else {
+        let readable = fs::read_dir(&settings.data_dir);
+        readable.map(|_| settings.data_dir.display().to_string()).context("can't be read")
+    };
     let database = async {
         let database = Base::open(settings).await?.database;
         let status = ai4free_sql::migration_status(&database).await?;
         anyhow::ensure!(status.pending.is_empty(), "migrations are pending: {}", status.pending.join(", "));
         Ok(format!("{} migrations applied", status.applied.len()))
     };
-    let database = if settings.database.is_sqlite() && data_dir.is_err() {
+    let database = if settings.database.is_sqlite() && is_new {
         Ok("SQLite, made at the first start".to_owned())
     } else {
         database.await
