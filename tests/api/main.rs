@@ -1,0 +1,13 @@
+//! The gateway from outside: the real binary, over each pair of stores, in front of a provider that does as it is told.
+//!
+//! `AI4FREE_TEST_STORES` chooses the stores; see [`support::stores`].
+
+#![expect(clippy::disallowed_methods, reason = "a test has a clock and tasks of its own")]
+
+#[cfg(test)]
+mod support;
+
+#[cfg(test)]
+mod chat;
+#[cfg(test)]
+mod stream;
