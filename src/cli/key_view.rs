@@ -56,7 +56,7 @@ pub(super) fn one(key: &StoredKey, now: Timestamp, issued: Option<&str>) -> Repo
     if let Some(text) = issued {
         rows.push(vec!["API key (shown only now)".to_owned(), text.to_owned()]);
     }
-    Report { headers: vec!["", ""], rows, json }
+    Report { headers: Vec::new(), rows, json }
 }
 
 /// The key object of the API.

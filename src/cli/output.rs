@@ -14,6 +14,7 @@ pub(super) enum Format {
 
 /// A result in both of its forms.
 pub(super) struct Report {
+    /// None: the first column says what each row is.
     pub(super) headers: Vec<&'static str>,
     pub(super) rows: Vec<Vec<String>>,
     pub(super) json: Value,
@@ -32,7 +33,9 @@ impl Report {
         let mut table = Table::new();
         table.load_preset(if framed { presets::UTF8_FULL_CONDENSED } else { presets::NOTHING });
         table.set_content_arrangement(ContentArrangement::Disabled);
-        table.set_header(&self.headers);
+        if !self.headers.is_empty() {
+            table.set_header(&self.headers);
+        }
         table.add_rows(self.rows.iter().map(|row| row.iter().map(|cell| on_one_line(cell))));
         table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
     }

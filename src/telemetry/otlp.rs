@@ -77,6 +77,7 @@ impl TraceExport {
             .with_tracer(self.provider.tracer("ai4free"))
             .with_location(false)
             .with_threads(false)
+            .with_tracked_inactivity(false)
             .with_filter(filter_fn(ours).with_max_level_hint(Level::INFO))
     }
 
