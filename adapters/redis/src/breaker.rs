@@ -6,6 +6,7 @@ const TIMEOUTS_IN_A_ROW: u32 = 3;
 #[derive(Default)]
 pub(crate) struct Breaker {
     timeouts: AtomicU32,
+    suspicious: AtomicBool,
     demoted: AtomicBool,
 }
 
@@ -17,6 +18,16 @@ impl Breaker {
     pub(crate) fn timed_out(&self) {
         // Far from wrapping: an open breaker lets only the probe through.
         self.timeouts.fetch_add(1, Ordering::Relaxed);
+        self.suspicious.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether something timed out since the last probe that found everything well.
+    pub(crate) fn is_suspicious(&self) -> bool {
+        self.suspicious.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn all_is_well(&self) {
+        self.suspicious.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn answered(&self) {

@@ -9,7 +9,7 @@ use fred::{
     interfaces::ClientLike,
     types::{
         FromValue, InfoKind,
-        config::{ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy, TcpConfig, UnresponsiveConfig},
+        config::{ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy, TcpConfig},
     },
 };
 use futures_util::future::join_all;
@@ -28,6 +28,8 @@ const DEADLINE: Duration = Duration::from_millis(150);
 /// Of one command; less than the deadline, so that the client itself forgets the command.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(140);
 const PROBE_EVERY: Duration = Duration::from_millis(250);
+/// Probes without an answer after which a connection is replaced: about a second.
+const SILENCES: u32 = 3;
 
 /// Some connections that share the work, fail fast and come back by themselves, and the script that they call.
 pub(crate) struct Connections {
@@ -72,6 +74,11 @@ impl Connections {
         !self.breaker.is_open() && self.clients.iter().any(|client| client.is_connected())
     }
 
+    #[cfg(feature = "contract")]
+    pub(crate) fn are_all_connected(&self) -> bool {
+        self.clients.iter().all(|client| client.is_connected())
+    }
+
     /// Connects, for as long as `shutdown` is not cancelled, and probes a Redis that stopped answering.
     pub(crate) async fn run(&self, shutdown: &CancellationToken) {
         let connected = join_all(self.clients.iter().map(keep_connected));
@@ -98,18 +105,32 @@ impl Connections {
         in_turn.clone().find(|client| client.is_connected()).or_else(|| in_turn.next()).ok_or(Unavailable::Reply)
     }
 
+    /// After a timeout, asks every connection until all answer, and replaces those that stay silent: one of them may be dead
+    /// while the others work. (The client's own check of this starts anew with every command.)
     async fn probe(&self) {
+        let mut silences = vec![0_u32; self.clients.len()];
         loop {
             sleep(PROBE_EVERY).await;
             if self.breaker.take_demotion() {
                 tracing::warn!("Redis became read-only: connecting again to find the primary");
-                join_all(self.clients.iter().map(|client| client.force_reconnection())).await;
+                join_all(self.clients.iter().map(reconnect)).await;
             }
-            if self.breaker.is_open() {
-                let Ok(client) = self.client() else { continue };
-                if let Ok(Ok(())) = timeout(DEADLINE, client.ping::<()>(None)).await {
-                    tracing::info!("Redis answers again");
-                    self.breaker.answered();
+            if !self.breaker.is_suspicious() {
+                continue;
+            }
+            let answers = join_all(self.clients.iter().map(is_alive)).await;
+            if self.breaker.is_open() && answers.contains(&true) {
+                tracing::info!("Redis answers again");
+                self.breaker.answered();
+            }
+            if answers.iter().all(|answered| *answered) {
+                self.breaker.all_is_well();
+            }
+            for ((client, answered), silence) in self.clients.iter().zip(answers).zip(&mut silences) {
+                *silence = if answered || !client.is_connected() { 0 } else { *silence + 1 };
+                if *silence == SILENCES {
+                    *silence = 0;
+                    reconnect(client).await;
                 }
             }
         }
@@ -128,6 +149,15 @@ impl Connections {
         }
         std::future::pending::<()>().await;
     }
+}
+
+async fn is_alive(client: &WithOptions<Client>) -> bool {
+    matches!(timeout(DEADLINE, client.ping::<()>(None)).await, Ok(Ok(())))
+}
+
+/// Asks for a new connection, and does not wait for it: a silent server would not let it through.
+async fn reconnect(client: &WithOptions<Client>) {
+    let _ = timeout(Duration::from_millis(10), client.force_reconnection()).await;
 }
 
 /// Starts the client again whenever it gives up, which it does after some errors (a wrong password, for one).
@@ -150,10 +180,6 @@ fn client(options: &RedisOptions) -> Client {
         internal_command_timeout: Duration::from_millis(500),
         max_command_attempts: 1,
         reconnect_on_auth_error: true,
-        unresponsive: UnresponsiveConfig {
-            max_timeout: Some(Duration::from_secs(1)),
-            interval: Duration::from_millis(250),
-        },
         tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
         ..ConnectionConfig::default()
     };

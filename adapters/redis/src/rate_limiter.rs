@@ -139,6 +139,12 @@ impl RedisRateLimiter {
         Ok(set.map_err(Unavailable::Refused)?)
     }
 
+    /// Whether every connection stands.
+    #[must_use]
+    pub fn is_fully_connected(&self) -> bool {
+        self.connections.are_all_connected()
+    }
+
     /// A heartbeat now.
     ///
     /// # Errors

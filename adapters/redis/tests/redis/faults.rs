@@ -13,7 +13,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::server::{RedisServer, Replica, eventually, free_port, options};
+use crate::{
+    proxy::Proxy,
+    server::{RedisServer, Replica, eventually, free_port, options},
+};
 
 /// The deadline, and what a busy machine may add.
 const DEADLINE: Duration = Duration::from_millis(200);
@@ -87,6 +90,8 @@ async fn a_flushed_script_fails_no_request() {
     let Some(server) = RedisServer::start().await else { return };
     let replica = Replica::start(&server.options("one")).await;
     for round in 0..10_u128 {
+        // Only one flush at a time: the script is there when a round begins.
+        assert!(try_one(&replica, (1 << 100) + round).await.unwrap().is_ok());
         let mut tasks = JoinSet::new();
         for number in 0..40 {
             let limiter = replica.limiter.clone();
@@ -156,8 +161,29 @@ async fn a_primary_that_became_a_replica_is_left_for_the_primary() {
     let Some(server) = RedisServer::start().await else { return };
     let replica = Replica::start(&server.options("one")).await;
     assert_eq!(server.command("REPLICAOF 127.0.0.1 1").await, "+OK");
+    let connections_before = server.connections_so_far().await;
     assert!(try_one(&replica, 1).await.expect("an answer in time").is_err());
+    // It connects again: behind the same name there may be another server by now.
+    let connected_again = async {
+        let mut asked = 0;
+        while server.connections_so_far().await <= connections_before + asked + 1 {
+            asked += 1;
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(timeout(Duration::from_secs(3), connected_again).await.is_ok(), "no new connection");
     assert_eq!(server.command("REPLICAOF NO ONE").await, "+OK");
+    recovers(&replica).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_fall_silent_are_replaced() {
+    let Some(server) = RedisServer::start().await else { return };
+    let proxy = Proxy::start(server.port()).await;
+    let replica = Replica::start(&options(proxy.port(), "one")).await;
+    assert!(try_one(&replica, 1).await.unwrap().is_ok());
+    proxy.silence();
+    assert!(try_one(&replica, 2).await.expect("an answer in time").is_err());
     recovers(&replica).await;
 }
 

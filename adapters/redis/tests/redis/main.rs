@@ -1,6 +1,12 @@
 //! The Redis adapter against real servers: the contract on the one of `AI4FREE_TEST_REDIS_URL`, faults on its own ones.
 
+#[cfg(test)]
 mod contract;
+#[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod proxy;
+#[cfg(test)]
 mod replicas;
+#[cfg(test)]
 mod server;

@@ -81,6 +81,11 @@ impl RedisServer {
         reply.trim_end().to_owned()
     }
 
+    /// This one included.
+    pub(crate) async fn connections_so_far(&self) -> u64 {
+        self.command("CLIENT ID").await.trim_start_matches(':').parse().unwrap()
+    }
+
     async fn wait_until_it_listens(&self) {
         let listens = || std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok();
         eventually("server that listens", listens).await;
@@ -98,7 +103,7 @@ pub(crate) struct Replica {
 impl Replica {
     pub(crate) async fn start(options: &RedisOptions) -> Self {
         let replica = Self::start_without_redis(options);
-        eventually("connection", || replica.limiter.is_up()).await;
+        eventually("connection", || replica.limiter.is_fully_connected()).await;
         replica
     }
 
