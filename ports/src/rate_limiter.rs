@@ -89,7 +89,8 @@ pub struct LeaseId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
     pub remaining: u64,
-    /// When, from now, the limit is whole again if nothing more is used.
+    /// When, from now, the limit is whole again if nothing more is used. Zero for [`LimitKind::Concurrency`]: nobody knows
+    /// when requests in flight will end.
     pub reset: Duration,
 }
 
@@ -137,13 +138,14 @@ pub enum Certainty {
 /// most `limit`, a burst gets exactly `limit`, and what was used is free again after at most one second more.
 #[async_trait]
 pub trait RateLimiter: Send + Sync {
-    /// Holds all claims or none, in one atomic step.
+    /// Holds all claims or none, in one atomic step. No two claims have the same scope and kind. Of several claims that do not
+    /// fit, the refusal names the one that has to wait longest.
     ///
     /// Idempotent by lease: a lease that is held already answers `Held` and counts once.
     ///
     /// # Errors
     /// MUST fail (within the adapter's deadline, 150 ms) when it can't know; the caller then settles with
-    /// [`Certainty::Unknown`].
+    /// [`Certainty::Unknown`]. A lease that was voided fails too.
     async fn reserve(&self, lease: LeaseId, claims: &[Claim]) -> Result<Reservation, LimiterDown>;
 
     /// Settles a lease to what was used. Never blocks and never fails: callable from `Drop`; an adapter with a network

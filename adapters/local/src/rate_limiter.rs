@@ -11,7 +11,10 @@ use std::{
 
 use ai4free_ports::{
     error::LimiterDown,
-    rate_limiter::{Certainty, Claim, LeaseId, LimitKind, RATE_WINDOW, RateLimiter, Reservation, Settlement, Standing},
+    rate_limiter::{
+        Certainty, Claim, LeaseId, LimitKind, RATE_WINDOW, RateLimiter, Reservation, Scope, SettledClaim, Settlement,
+        Standing,
+    },
     runtime::Clock,
 };
 use async_trait::async_trait;
@@ -44,7 +47,7 @@ impl MemoryRateLimiter {
 
     fn hold(&self, id: LeaseId, claims: &[Claim]) -> Result<Reservation, LimiterDown> {
         let mut leases = self.lease_shard(id).ok_or_else(|| LimiterDown("no shard of leases".into()))?;
-        let mut scopes = self.scopes.lock(claims.iter().map(|claim| &claim.scope));
+        let mut scopes = self.scopes.lock(runs(claims).map(|(scope, _)| scope));
         // Read under the locks, so that no cell has seen a later time.
         let now = self.clock.monotonic();
         let second = now.as_secs();
@@ -92,13 +95,17 @@ impl RateLimiter for MemoryRateLimiter {
     fn settle(&self, settlement: Settlement) {
         let Some(second) = self.end(settlement.lease, settlement.certainty) else { return };
         let mut scopes = self.scopes.lock(settlement.claims.iter().map(|settled| &settled.claim.scope));
-        for settled in &settlement.claims {
-            let Some(cell) = scopes.existing_cell(&settled.claim.scope) else { continue };
-            let actual = match settlement.certainty {
-                Certainty::Held => settled.actual,
-                Certainty::Unknown => 0,
+        for run in settlement.claims.chunk_by(|one, next| one.claim.scope == next.claim.scope) {
+            let Some(cell) = run.first().and_then(|settled| scopes.existing_cell(&settled.claim.scope)) else {
+                continue;
             };
-            cell.correct(settled.claim.kind, second, settled.claim.amount, actual);
+            for SettledClaim { claim, actual } in run {
+                let used = match settlement.certainty {
+                    Certainty::Held => *actual,
+                    Certainty::Unknown => 0,
+                };
+                cell.correct(claim.kind, second, claim.amount, used);
+            }
         }
     }
 }
@@ -144,42 +151,57 @@ impl LeaseShard {
 /// The claim that has to wait longest: only then would the whole request be admitted.
 fn refusal(scopes: &mut LockedScopes<'_>, claims: &[Claim], now: Duration) -> Option<Reservation> {
     let mut longest: Option<(usize, u64, Duration)> = None;
-    for (index, claim) in claims.iter().enumerate() {
-        let Some(cell) = scopes.cell(&claim.scope) else { continue };
-        cell.roll(claim.kind, now.as_secs());
-        if cell.fits(claim) {
-            continue;
-        }
-        let wait = match claim.kind {
-            LimitKind::Concurrency => CONCURRENCY_RETRY,
-            LimitKind::Requests | LimitKind::ImageRequests | LimitKind::Tokens => {
-                Duration::from_secs(cell.fits_at(claim)).saturating_sub(now)
+    let mut before = 0;
+    for (scope, run) in runs(claims) {
+        let cell = scopes.cell(scope)?;
+        for (claim, index) in run.iter().zip(before..) {
+            cell.roll(claim.kind, now.as_secs());
+            if cell.fits(claim) {
+                continue;
             }
-        };
-        if longest.is_none_or(|(_, _, longest)| wait > longest) {
-            longest = Some((index, cell.remaining(claim), wait));
+            let wait = match claim.kind {
+                LimitKind::Concurrency => CONCURRENCY_RETRY,
+                LimitKind::Requests | LimitKind::ImageRequests | LimitKind::Tokens => {
+                    Duration::from_secs(cell.fits_at(claim)).saturating_sub(now)
+                }
+            };
+            if longest.is_none_or(|(_, _, longest)| wait > longest) {
+                longest = Some((index, cell.remaining(claim), wait));
+            }
         }
+        before += run.len();
     }
     longest.map(|(claim, remaining, retry_after)| Reservation::Refused { claim, remaining, retry_after })
 }
 
-/// Counts claims that were found to fit. (All their scopes are locked, so each has a cell.)
+/// Counts claims that were found to fit.
 fn take(scopes: &mut LockedScopes<'_>, claims: &[Claim], now: Duration) -> Vec<Standing> {
-    let take = |claim: &Claim| {
-        let cell = scopes.cell(&claim.scope)?;
-        cell.add(claim.kind, claim.amount);
-        Some(standing(cell, claim, now))
-    };
-    claims.iter().filter_map(take).collect()
+    let mut standings = Vec::with_capacity(claims.len());
+    for (scope, run) in runs(claims) {
+        let Some(cell) = scopes.cell(scope) else { continue };
+        for claim in run {
+            cell.add(claim.kind, claim.amount);
+            standings.push(standing(cell, claim, now));
+        }
+    }
+    standings
 }
 
 fn standings(scopes: &mut LockedScopes<'_>, claims: &[Claim], now: Duration) -> Vec<Standing> {
-    let read = |claim: &Claim| {
-        let cell = scopes.cell(&claim.scope)?;
-        cell.roll(claim.kind, now.as_secs());
-        Some(standing(cell, claim, now))
-    };
-    claims.iter().filter_map(read).collect()
+    let mut standings = Vec::with_capacity(claims.len());
+    for (scope, run) in runs(claims) {
+        let Some(cell) = scopes.cell(scope) else { continue };
+        for claim in run {
+            cell.roll(claim.kind, now.as_secs());
+            standings.push(standing(cell, claim, now));
+        }
+    }
+    standings
+}
+
+/// Neighbours of one scope together, so that its cell is looked up once. (Every scope is locked, so each has a cell.)
+fn runs(claims: &[Claim]) -> impl Iterator<Item = (&Scope, &[Claim])> {
+    claims.chunk_by(|one, next| one.scope == next.scope).filter_map(|run| Some((&run.first()?.scope, run)))
 }
 
 fn standing(cell: &Cell, claim: &Claim, now: Duration) -> Standing {

@@ -9,6 +9,7 @@ use ai4free_ports::rate_limiter::{RATE_WINDOW, Scope};
 
 use super::Cell;
 
+/// One for each value of a byte.
 const SHARDS: usize = 256;
 
 pub(super) struct ScopeShards(Vec<Mutex<Shard>>);
@@ -74,7 +75,13 @@ struct Shard {
 
 /// Ids differ at their ends (random key ids, numbered users). A bad spread costs only waiting, so no full hash is needed.
 fn place(scope: &Scope) -> usize {
-    let end = scope.id().bytes().rev().take(8);
-    let start = usize::from(scope.name().bytes().next().unwrap_or(0));
-    end.fold(start, |hash, byte| hash.wrapping_mul(31).wrapping_add(usize::from(byte))) % SHARDS
+    let id = scope.id().as_bytes();
+    let end = match id.last_chunk::<8>() {
+        Some(end) => u64::from_le_bytes(*end),
+        None => id.iter().fold(0, |end, byte| end << 8 | u64::from(*byte)),
+    };
+    let kind = u64::from(scope.name().bytes().next().unwrap_or(0));
+    // Fibonacci hashing: the upper byte depends on all the others.
+    let hash = (end ^ kind).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    usize::from(hash.to_be_bytes()[0])
 }

@@ -3,8 +3,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ai4free_contract::rate_limiter::{Harness, claim, lease};
 use ai4free_ports::{key::KeyId, runtime::Timestamp};
 
-use ai4free_ports::rate_limiter::{Scope, SettledClaim};
-
 use super::*;
 
 #[derive(Default)]
