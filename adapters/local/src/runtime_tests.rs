@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use ai4free_contract::{runtime::Harness, runtime_contract};
+use ai4free_contract::{
+    runtime::{Harness, Replace},
+    runtime_contract,
+};
 use ai4free_ports::{
     catalogue::{Catalogue, Snapshot},
     runtime::{Clock, IdSource, KeyHasher, SecretSource, TaskSpawner},
@@ -39,7 +42,7 @@ impl Harness for Process {
         Arc::new(TokioSpawner::new(Handle::current()))
     }
 
-    fn catalogue(first: Snapshot) -> (Arc<dyn Catalogue>, Box<dyn Fn(Snapshot) + Send + Sync>) {
+    fn catalogue(first: Snapshot) -> (Arc<dyn Catalogue>, Replace) {
         let catalogue = Arc::new(SwappableCatalogue::new(first));
         (catalogue.clone(), Box::new(move |next| catalogue.replace(next)))
     }

@@ -23,6 +23,9 @@ use ai4free_ports::{
 };
 use uuid::Uuid;
 
+/// Swaps a catalogue's snapshot.
+pub type Replace = Box<dyn Fn(Snapshot) + Send + Sync>;
+
 /// How each part is made.
 pub trait Harness {
     fn clock() -> Arc<dyn Clock>;
@@ -34,7 +37,7 @@ pub trait Harness {
     fn hasher_before() -> Arc<dyn KeyHasher>;
     fn spawner() -> Arc<dyn TaskSpawner>;
     /// The catalogue, and how it is replaced.
-    fn catalogue(first: Snapshot) -> (Arc<dyn Catalogue>, Box<dyn Fn(Snapshot) + Send + Sync>);
+    fn catalogue(first: Snapshot) -> (Arc<dyn Catalogue>, Replace);
 }
 
 pub async fn the_monotonic_clock_never_steps_back_and_the_other_is_of_this_age<H: Harness>() {
@@ -140,10 +143,8 @@ pub fn an_observer_takes_every_summary_from_many_threads(observer: &Arc<dyn Requ
 fn summaries() -> Vec<RequestSummary> {
     let largest = TokenUsage { input: u64::MAX, output: u64::MAX, cache_read: u64::MAX, ..TokenUsage::default() };
     let outcomes = [Outcome::Success, Outcome::Failed, Outcome::Cancelled, Outcome::Lost];
-    let ends = outcomes
-        .into_iter()
-        .map(|outcome| RequestEnd::Admitted { outcome, error: Some("upstream_timeout") })
-        .chain([
+    let ends =
+        outcomes.into_iter().map(|outcome| RequestEnd::Admitted { outcome, error: Some("upstream_timeout") }).chain([
             RequestEnd::LimitReached { scope: Scope::User("u".into()), kind: LimitKind::Tokens },
             RequestEnd::Refused("unauthenticated"),
         ]);
