@@ -196,7 +196,8 @@ impl Gateway {
         };
         self.readiness.draining.store(true, Ordering::Relaxed);
         tokio::select! {
-            // A load balancer needs a moment to see that this replica is not ready any more.
+            // A load balancer needs a moment to see that this replica is not ready any more, and sends requests until then.
+            () = &mut serving => {}
             () = tokio::time::sleep(settings.server.pre_stop) => {}
             () = now.cancelled() => {}
         }
