@@ -84,3 +84,18 @@ fn milliseconds(duration: Duration) -> u64 {
 fn microseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use ai4free_contract::runtime::an_observer_takes_every_summary_from_many_threads;
+
+    use super::*;
+
+    #[test]
+    fn the_observer_of_the_gateway_keeps_its_contract() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let observer: Arc<dyn RequestObserver> = Arc::new(Observer::new(metrics.clone()));
+        an_observer_takes_every_summary_from_many_threads(&observer);
+        assert!(metrics.render().contains("ai4free_requests_total"));
+    }
+}
