@@ -1,6 +1,6 @@
 //! The composition root: the only place that names adapter crates. It builds every part and gives each the ports it needs.
 //!
-//! [`serve`] is the gateway itself, [`administration`] what the command line's verbs work with.
+//! [`serve`] is the gateway itself, [`administration()`] what the command line's verbs work with.
 
 mod administration;
 mod gateway;
