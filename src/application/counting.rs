@@ -12,9 +12,9 @@ use ai4free_ports::{
 };
 use bytes::Bytes;
 
-/// Tokens that the chat format adds to each message, and to each conversation for the answer's start
+/// Tokens that the chat format adds to each message (three, and its role), and to each conversation for the answer's start
 /// (<https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken>).
-const PER_MESSAGE: u64 = 3;
+const PER_MESSAGE: u64 = 4;
 const PER_CONVERSATION: u64 = 3;
 
 /// Tokens of the prompt's text. Images, audio and files are not in it.
@@ -24,13 +24,22 @@ pub async fn prompt_tokens(
     request: &InboundRequest,
 ) -> Result<u64, CountError> {
     let chat = request.dialect.decode_request(request).map_err(|error| CountError(Box::new(error)))?;
+    chat_tokens(counter, encoding, &chat).await
+}
+
+/// The same of a request that has been decoded.
+pub async fn chat_tokens(
+    counter: &Arc<dyn TokenCounter>,
+    encoding: Encoding,
+    chat: &ChatRequest,
+) -> Result<u64, CountError> {
     let overhead = match encoding {
         Encoding::BytesPerFour => 0,
         Encoding::Cl100k | Encoding::O200k => {
             u64::try_from(chat.messages.len()).unwrap_or(u64::MAX).saturating_mul(PER_MESSAGE) + PER_CONVERSATION
         }
     };
-    let text = counter.count(encoding, prompt_text(&chat).into()).await?;
+    let text = counter.count(encoding, prompt_text(chat).into()).await?;
     Ok(text.saturating_add(overhead))
 }
 
