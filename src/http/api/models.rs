@@ -1,7 +1,5 @@
 #![expect(clippy::unused_async, reason = "the framework wants every operation to be async")]
 
-use percent_encoding::percent_decode_str;
-use poem::http::StatusCode;
 use poem_openapi::{OpenApi, param::Path, payload::Json};
 
 use crate::{
@@ -42,8 +40,7 @@ impl ModelsApi {
     #[oai(path = "/v1/models/:model", method = "get", operation_id = "retrieveModel", tag = "Tag::Models")]
     async fn show(&self, caller: OptionalKeyAuth, model: Path<String>) -> Result<Json<Model>, ApiError> {
         self.check_public(&caller)?;
-        let name = decoded(&model.0)?;
-        Ok(Json(Model::of(&*self.models.show(caller.0.as_ref(), &name)?)))
+        Ok(Json(Model::of(&*self.models.show(caller.0.as_ref(), &model.0)?)))
     }
 }
 
@@ -54,11 +51,4 @@ impl ModelsApi {
         }
         Err(Failure::Unauthenticated(AuthenticationProblem::Missing).into())
     }
-}
-
-/// A path segment as the server loop encoded it.
-pub(super) fn decoded(segment: &str) -> Result<String, ApiError> {
-    let text = percent_decode_str(segment).decode_utf8();
-    let malformed = |_| ApiError::new(StatusCode::BAD_REQUEST, "The model id is not valid UTF-8.").param("model");
-    text.map(std::borrow::Cow::into_owned).map_err(malformed)
 }

@@ -5,11 +5,7 @@ use poem_openapi::{Object, OpenApi, param::Path, payload::Json};
 
 use crate::{
     application::uptime::Uptime,
-    http::{
-        api::{Tag, models::decoded},
-        auth::KeyAuth,
-        error::ApiError,
-    },
+    http::{api::Tag, auth::KeyAuth, error::ApiError},
 };
 
 pub(in crate::http) struct UptimeApi {
@@ -37,7 +33,7 @@ impl UptimeApi {
     /// model that does not answer is a 503.
     #[oai(path = "/v1/uptime/:model", method = "get", operation_id = "checkUptime", tag = "Tag::Health")]
     async fn check(&self, caller: KeyAuth, model: Path<String>) -> Result<Json<UptimeReply>, ApiError> {
-        let name = decoded(&model.0)?;
+        let name = model.0;
         match self.uptime.check(&caller.0, &name).await? {
             Ok(up) => Ok(Json(UptimeReply {
                 status: "200 OK".to_owned(),
