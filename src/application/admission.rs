@@ -7,7 +7,6 @@ use std::{sync::Arc, time::Duration};
 
 use ai4free_ports::{
     catalogue::Price,
-    limits::Limits,
     rate_limiter::{
         Certainty, Claim, LeaseId, LimitKind, RateLimiter, Reservation, Scope, SettledClaim, Settlement, Standing,
     },
@@ -119,11 +118,13 @@ struct Lease {
 }
 
 /// What a request used, in the terms of its claims.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Used {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Used<'a> {
     /// 0 voids a request that was never sent.
     pub(super) requests: u64,
     pub(super) tokens: u64,
+    /// The credential of the last attempt: those before it gave no tokens.
+    pub(super) credential: Option<&'a str>,
 }
 
 impl Held {
@@ -162,25 +163,28 @@ impl Held {
         tokens: u64,
         request: ai4free_ports::request::RequestId,
     ) -> Result<(), Failure> {
-        if scope.1 == Limits::NONE {
-            return Ok(());
-        }
         let number = u16::try_from(self.leases.len()).unwrap_or(u16::MAX);
         let claims = policy::claims(&[scope], operation, tokens);
+        if claims.is_empty() {
+            return Ok(());
+        }
         self.leases.push(Lease { id: LeaseId { request, number }, claims, certainty: Certainty::Unknown });
         self.reserve().await?.map(|_| ()).map_err(Failure::LimitReached)
     }
 
     /// Settles every lease. Never blocks.
-    pub(super) fn settle(&mut self, used: Used) {
+    pub(super) fn settle(&mut self, used: Used<'_>) {
         for lease in self.leases.drain(..) {
-            let actual = |kind| match kind {
-                LimitKind::Requests | LimitKind::ImageRequests => used.requests,
-                LimitKind::Tokens => used.tokens,
-                LimitKind::Concurrency => 0,
+            let served = |scope: &Scope| match scope {
+                Scope::Credential(id) => used.credential == Some(&**id),
+                Scope::Gateway | Scope::User(_) | Scope::Key(_) | Scope::Model(_) => true,
             };
-            let claims =
-                lease.claims.into_iter().map(|claim| SettledClaim { actual: actual(claim.kind), claim }).collect();
+            let actual = |claim: &Claim| match claim.kind {
+                LimitKind::Requests | LimitKind::ImageRequests => used.requests,
+                LimitKind::Tokens if served(&claim.scope) => used.tokens,
+                LimitKind::Tokens | LimitKind::Concurrency => 0,
+            };
+            let claims = lease.claims.into_iter().map(|claim| SettledClaim { actual: actual(&claim), claim }).collect();
             self.limiter.settle(Settlement { lease: lease.id, claims, certainty: lease.certainty });
         }
     }
@@ -188,7 +192,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.settle(Used { requests: 0, tokens: 0 });
+        self.settle(Used::default());
     }
 }
 

@@ -41,7 +41,7 @@ pub struct Upstreams {
 
 struct Entry {
     upstream: Upstream,
-    /// Learnt from its first stream: then frames need not be kept for counting.
+    /// Learnt from its last stream: then frames need not be kept for counting.
     reports_stream_usage: Arc<AtomicBool>,
 }
 
@@ -191,17 +191,13 @@ fn metered(
     plan: &Plan,
     counter: &Arc<dyn TokenCounter>,
 ) -> MeteredStream {
-    let stream = MeteredStream::new(frames, meter);
+    let stream = MeteredStream::new(frames, meter, entry.reports_stream_usage.clone());
     if entry.reports_stream_usage.load(Ordering::Relaxed) {
         return stream;
     }
     let (counter, encoding, request) = (counter.clone(), plan.encoding, plan.request.clone());
-    let reports = entry.reports_stream_usage.clone();
-    stream.counted_by(
-        Box::new(move |frames| {
-            let (counter, request) = (counter.clone(), request.clone());
-            Box::pin(async move { counting::stream_usage(&counter, encoding, &request, &frames).await })
-        }),
-        Box::new(move || reports.store(true, Ordering::Relaxed)),
-    )
+    stream.counted_by(Box::new(move |frames| {
+        let (counter, request) = (counter.clone(), request.clone());
+        Box::pin(async move { counting::stream_usage(&counter, encoding, &request, &frames).await })
+    }))
 }

@@ -77,9 +77,13 @@ impl Authentication {
             return Err(Failure::Unauthenticated(AuthenticationProblem::Unknown));
         }
         match stored.state(now) {
-            KeyState::Active => Ok(Principal { key: stored.into() }),
-            KeyState::Revoked => Err(Failure::Unauthenticated(AuthenticationProblem::Revoked)),
-            KeyState::Expired => Err(Failure::Unauthenticated(AuthenticationProblem::Expired)),
+            KeyState::Active => {}
+            KeyState::Revoked => return Err(Failure::Unauthenticated(AuthenticationProblem::Revoked)),
+            KeyState::Expired => return Err(Failure::Unauthenticated(AuthenticationProblem::Expired)),
         }
+        if let Err(error) = self.keys.touch(&[(stored.id.clone(), now)]).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "the use of a key was not noted");
+        }
+        Ok(Principal { key: stored.into() })
     }
 }

@@ -89,8 +89,10 @@ impl Inference {
         let Some(scopes) = policy.scopes(&party) else {
             return Err(refuse(observation, Failure::unavailable(Unavailable::Plan)));
         };
-        let cap =
-            output_cap(&accepted, inbound.principal.key().max_output_tokens, &policy, policy::limits_tokens(&scopes));
+        // A later candidate's credential may limit tokens where the first one's does not.
+        let must_know = policy::limits_tokens(&scopes)
+            || candidates.iter().any(|candidate| candidate.info.limits.tokens_per_minute.is_some());
+        let cap = output_cap(&accepted, inbound.principal.key().max_output_tokens, &policy, must_know);
         let edits = Edits {
             model: first.upstream_model.clone(),
             output_cap: cap.filter(|_| inbound.operation == Operation::Chat),
@@ -101,7 +103,7 @@ impl Inference {
         let order = Order {
             operation: inbound.operation,
             tokens,
-            bound: self.bound(&inbound, &accepted, input_bound(&accepted, &policy), cap),
+            bound: self.bound(&inbound, &accepted, cap, &policy),
             price: accepted.model.price.clone(),
             label: accepted.model.label.clone(),
             prompt_bytes: byte_count(&accepted.request.body),
@@ -139,13 +141,16 @@ impl Inference {
     }
 
     /// The whole event at its upper bound: what is charged if nobody can ever say how the request ended.
-    fn bound(&self, inbound: &Inbound, accepted: &Accepted, input: u64, cap: Option<u64>) -> UsageEvent {
+    fn bound(&self, inbound: &Inbound, accepted: &Accepted, cap: Option<u64>, policy: &Policy) -> UsageEvent {
         let view = &accepted.request.view;
         let choices = u64::from(view.choices);
         let usage = match inbound.operation {
             Operation::Chat => TokenUsage {
-                input,
-                output: cap.or(accepted.model.max_output_tokens).unwrap_or(0).saturating_mul(choices),
+                input: input_bound(accepted, policy),
+                output: cap
+                    .or(accepted.model.max_output_tokens)
+                    .unwrap_or(policy.default_output_tokens)
+                    .saturating_mul(choices),
                 ..TokenUsage::default()
             },
             Operation::ImageGeneration => TokenUsage { images: choices, ..TokenUsage::default() },
@@ -184,7 +189,8 @@ impl Inference {
         if !chat || accepted.request.view.has_media || input_bound(accepted, policy) <= most {
             return Ok(());
         }
-        let counted = counting::prompt_tokens(&self.counter, accepted.model.encoding, &accepted.request).await;
+        let chat = accepted.request.dialect.decode_request(&accepted.request)?;
+        let counted = counting::chat_tokens(&self.counter, accepted.model.encoding, &chat).await;
         let tokens = counted.map_err(|error| {
             tracing::error!(error = &error as &dyn std::error::Error, "a prompt could not be counted");
             Failure::unavailable(Unavailable::UsageJournal)
@@ -215,14 +221,17 @@ fn check_output_limit(accepted: &Accepted) -> Result<(), Failure> {
     Err(RequestError::new(message).param("max_tokens").code("invalid_value").into())
 }
 
-/// The cap that is sent and reserved: the client's, at most the key's; made up only where a token limit has to know one.
+/// The cap that is sent and reserved: the client's, at most the key's, and a key's at most the model's, which would refuse
+/// more. Made up only where a token limit has to know one.
 fn output_cap(accepted: &Accepted, of_key: Option<u64>, policy: &Policy, must_know: bool) -> Option<u64> {
+    let of_model = accepted.model.max_output_tokens;
     let asked = accepted.request.view.output_cap.as_ref().map(|cap| cap.tokens);
+    let of_key = of_key.map(|cap| of_model.map_or(cap, |most| cap.min(most)));
     let known = match (asked, of_key) {
         (Some(asked), Some(most)) => Some(asked.min(most)),
         (asked, of_key) => asked.or(of_key),
     };
-    known.or_else(|| must_know.then(|| accepted.model.max_output_tokens.unwrap_or(policy.default_output_tokens)))
+    known.or_else(|| must_know.then(|| of_model.unwrap_or(policy.default_output_tokens)))
 }
 
 /// A token is at least one byte of the body. Media is not bounded by its bytes: it may take the whole context.

@@ -7,7 +7,10 @@ use std::{
     borrow::Cow,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -53,6 +56,8 @@ pub(super) struct Meter {
     /// The bound that was journalled; becomes the final event.
     event: UsageEvent,
     earlier_attempts: Vec<UsageEvent>,
+    /// Whether one of them reached its provider.
+    sent_earlier: bool,
     facts: Facts,
     /// Whether the provider may have begun to work: only then is anything charged on an interruption.
     sent: bool,
@@ -80,6 +85,7 @@ impl Meter {
             admitted,
             event: order.bound,
             earlier_attempts: Vec::new(),
+            sent_earlier: false,
             facts: Facts::default(),
             sent: false,
             open: true,
@@ -102,14 +108,16 @@ impl Meter {
         self.sent = true;
     }
 
-    /// The attempt failed and another will follow: it gets a row of its own, without a charge.
+    /// The attempt failed and another will follow: it gets a row of its own, and keeps what it may have cost.
     pub(super) fn attempt_failed(&mut self, error: &ProviderError) {
+        self.sent_earlier |= error.request_was_sent;
+        let usage = pricing::plausible(self.usage_of_failure(error));
         let mut row = self.event.clone();
         row.outcome = Outcome::Failed;
         row.error = Some(Cow::Borrowed(error.kind.as_str()));
-        row.usage = TokenUsage::default();
-        row.usage_source = UsageSource::Provider;
-        row.cost = PicoUsd::ZERO;
+        row.usage = usage;
+        row.usage_source = self.source();
+        row.cost = self.cost_of(Outcome::Failed, &usage);
         row.total_ms = Some(self.elapsed_ms());
         self.earlier_attempts.push(row);
         self.event.attempt = self.event.attempt.saturating_add(1);
@@ -153,8 +161,13 @@ impl Meter {
         if !error.request_was_sent {
             self.sent = false;
         }
-        let usage = if self.sent && !self.refused_by_provider(error) { self.observed() } else { TokenUsage::default() };
+        let usage = self.usage_of_failure(error);
         self.settle(Outcome::Failed, Some(error.kind.as_str()), usage, self.source());
+    }
+
+    fn usage_of_failure(&self, error: &ProviderError) -> TokenUsage {
+        let may_have_cost = self.sent && error.request_was_sent && !self.refused_by_provider(error);
+        if may_have_cost { self.observed() } else { TokenUsage::default() }
     }
 
     /// The provider answered with an error before anything else: it did no work. A deadline or a broken connection says nothing.
@@ -186,7 +199,8 @@ impl Meter {
     /// What was seen of the request: the provider's count if there is one, else the prompt and the received part, estimated.
     fn observed(&self) -> TokenUsage {
         self.facts.usage.unwrap_or_else(|| TokenUsage {
-            input: counting::estimate(self.prompt_bytes),
+            // The bytes of an image are no measure of its tokens: never more than what was reserved.
+            input: counting::estimate(self.prompt_bytes).min(self.event.usage.input),
             output: counting::estimate(self.facts.output_bytes),
             ..TokenUsage::default()
         })
@@ -201,8 +215,7 @@ impl Meter {
             return;
         }
         let usage = pricing::plausible(usage);
-        let charged = outcome == Outcome::Success || usage != TokenUsage::default();
-        let cost = if charged { pricing::cost(self.price.as_deref(), &usage) } else { PicoUsd::ZERO };
+        let cost = self.cost_of(outcome, &usage);
         if outcome == Outcome::Failed && usage == TokenUsage::default() {
             self.event.model = self.label.clone();
         }
@@ -216,10 +229,19 @@ impl Meter {
         let mut events = std::mem::take(&mut self.earlier_attempts);
         events.push(self.event.clone());
         self.journal.close(self.event.request, &events);
-        let used = Used { requests: u64::from(self.sent), tokens: usage.total() };
-        self.held.settle(used);
+        self.held.settle(Used {
+            requests: u64::from(self.sent || self.sent_earlier),
+            tokens: events.iter().fold(0, |sum, event| sum.saturating_add(event.usage.total())),
+            credential: self.event.credential.as_deref(),
+        });
         let cost = self.event.price_version.map(|_| cost);
         self.observation.ended(outcome, error, usage, source, cost);
+    }
+
+    /// Nothing for a request that a provider refused; else also what a request costs without any token.
+    fn cost_of(&self, outcome: Outcome, usage: &TokenUsage) -> PicoUsd {
+        let charged = outcome == Outcome::Success || *usage != TokenUsage::default();
+        if charged { pricing::cost(self.price.as_deref(), usage) } else { PicoUsd::ZERO }
     }
 
     fn elapsed_ms(&self) -> u32 {
@@ -251,9 +273,12 @@ pub(super) struct MeteredStream {
     meter: Meter,
     frames_since_checkpoint: u32,
     last_checkpoint: Duration,
+    /// When the stream was last left to the provider, or to the client.
+    left_at: Duration,
     /// `None`: the provider is known to report usage, or the reply grew too long to keep.
     kept: Option<Kept>,
-    on_usage_reported: Option<Box<dyn FnOnce() + Send>>,
+    /// Whether the provider's last complete stream reported its usage.
+    reports_usage: Arc<AtomicBool>,
     /// The last frame, held back while its reply is being counted.
     counting: Option<Counting>,
     ended: bool,
@@ -271,24 +296,24 @@ struct Counting {
 }
 
 impl MeteredStream {
-    pub(super) fn new(inner: FrameStream, meter: Meter) -> Self {
-        let last_checkpoint = meter.monotonic();
+    pub(super) fn new(inner: FrameStream, meter: Meter, reports_usage: Arc<AtomicBool>) -> Self {
+        let now = meter.monotonic();
         Self {
             inner,
             meter,
             frames_since_checkpoint: 0,
-            last_checkpoint,
+            last_checkpoint: now,
+            left_at: now,
             kept: None,
-            on_usage_reported: None,
+            reports_usage,
             counting: None,
             ended: false,
         }
     }
 
-    /// Keeps the frames, so that they can be counted if the provider reports no usage; `on_reported` hears if it does.
-    pub(super) fn counted_by(mut self, count: CountStream, on_reported: Box<dyn FnOnce() + Send>) -> Self {
+    /// Keeps the frames, so that they can be counted if the provider reports no usage.
+    pub(super) fn counted_by(mut self, count: CountStream) -> Self {
         self.kept = Some(Kept { frames: Vec::new(), bytes: 0, count });
-        self.on_usage_reported = Some(on_reported);
         self
     }
 
@@ -302,9 +327,8 @@ impl MeteredStream {
         }
     }
 
-    fn checkpoint_if_due(&mut self) {
+    fn checkpoint_if_due(&mut self, now: Duration) {
         self.frames_since_checkpoint += 1;
-        let now = self.meter.monotonic();
         let due = now.saturating_sub(self.last_checkpoint) >= CHECKPOINT_EVERY;
         if due || self.frames_since_checkpoint >= CHECKPOINT_FRAMES {
             self.frames_since_checkpoint = 0;
@@ -315,11 +339,11 @@ impl MeteredStream {
 
     /// The reply is complete: settles before its last frame is released.
     fn finish(&mut self, last: Frame, context: &mut Context<'_>) -> Poll<Option<Result<Frame, ProviderError>>> {
-        if self.meter.facts.usage.is_some() {
-            if let Some(reported) = self.on_usage_reported.take() {
-                reported();
-            }
-        } else if let Some(kept) = self.kept.take() {
+        let reported = self.meter.facts.usage.is_some();
+        if self.reports_usage.load(Ordering::Relaxed) != reported {
+            self.reports_usage.store(reported, Ordering::Relaxed);
+        }
+        if let Some(kept) = self.kept.take().filter(|_| !reported) {
             self.counting = Some(Counting { last, count: (kept.count)(kept.frames) });
             return self.poll_counting(context);
         }
@@ -345,35 +369,39 @@ impl Stream for MeteredStream {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        if this.counting.is_some() {
-            return this.poll_counting(context);
-        }
         if this.ended {
             return Poll::Ready(None);
         }
-        match ready!(this.inner.as_mut().poll_next(context)) {
-            Some(Ok(frame)) => {
-                this.meter.first_byte();
-                this.meter.absorb(&frame.facts);
-                this.keep(&frame.bytes);
-                if frame.facts.done {
-                    return this.finish(frame, context);
-                }
-                this.checkpoint_if_due();
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(error)) => {
-                this.ended = true;
-                this.meter.settle_failure(&error);
-                Poll::Ready(Some(Err(error)))
-            }
-            // The port promises `done` or an error; an end without either is a cut stream.
-            None => {
-                this.ended = true;
-                let error = ProviderError::new(ProviderErrorKind::Protocol);
-                this.meter.settle_failure(&error);
-                Poll::Ready(Some(Err(error)))
-            }
+        let now = this.meter.monotonic();
+        this.meter.waited_upstream(now.saturating_sub(this.left_at));
+        let polled = this.poll_frame(now, context);
+        this.left_at = this.meter.monotonic();
+        polled
+    }
+}
+
+impl MeteredStream {
+    fn poll_frame(&mut self, now: Duration, context: &mut Context<'_>) -> Poll<Option<Result<Frame, ProviderError>>> {
+        if self.counting.is_some() {
+            return self.poll_counting(context);
         }
+        let error = match ready!(self.inner.as_mut().poll_next(context)) {
+            Some(Ok(frame)) => {
+                self.meter.first_byte();
+                self.meter.absorb(&frame.facts);
+                self.keep(&frame.bytes);
+                if frame.facts.done {
+                    return self.finish(frame, context);
+                }
+                self.checkpoint_if_due(now);
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            Some(Err(error)) => error,
+            // The port promises `done` or an error; an end without either is a cut stream.
+            None => ProviderError::new(ProviderErrorKind::Protocol),
+        };
+        self.ended = true;
+        self.meter.settle_failure(&error);
+        Poll::Ready(Some(Err(error)))
     }
 }
