@@ -32,7 +32,7 @@ pub enum Failure {
     Provider(ProviderError),
 }
 
-/// What is wrong with a presented key: the text differs, the status does not.
+/// What is wrong with a presented key: for the log. A client is not told which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthenticationProblem {
     Missing,

@@ -60,7 +60,7 @@ impl ApiError {
 
     pub(super) fn retry_after(mut self, after: Duration) -> Self {
         // Rounded up: a client that waits exactly so long must not be early.
-        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        let seconds = after.as_secs().saturating_add(u64::from(after.subsec_nanos() > 0));
         self.headers.push((header::RETRY_AFTER, seconds.max(1).into()));
         self
     }
@@ -190,9 +190,11 @@ fn unauthenticated(problem: AuthenticationProblem) -> ApiError {
         AuthenticationProblem::Missing => {
             "You didn't provide an API key. Provide it in an Authorization header, as `Authorization: Bearer YOUR_KEY`."
         }
-        AuthenticationProblem::Malformed | AuthenticationProblem::Unknown => "Incorrect API key provided.",
-        AuthenticationProblem::Revoked => "This API key was revoked.",
-        AuthenticationProblem::Expired => "This API key has expired.",
+        // One answer for all: it tells a stranger nothing of which keys there were.
+        AuthenticationProblem::Malformed
+        | AuthenticationProblem::Unknown
+        | AuthenticationProblem::Revoked
+        | AuthenticationProblem::Expired => "Incorrect API key provided, or it was revoked or has expired.",
     };
     ApiError::new(StatusCode::UNAUTHORIZED, message).code("invalid_api_key")
 }
@@ -204,6 +206,17 @@ fn limit_reached(limit: &LimitReached) -> ApiError {
         LimitKind::Tokens => "tokens per 60 seconds",
         LimitKind::Concurrency => "concurrent requests",
     };
+    if limit.kind == LimitKind::Tokens && limit.requested > limit.limit {
+        let message = format!(
+            "This request may use {} tokens, more than the {} allows in 60 seconds ({}). Shorten it or set a smaller output cap.",
+            limit.requested,
+            limit.scope.name(),
+            limit.limit,
+        );
+        let mut error = ApiError::new(StatusCode::BAD_REQUEST, message).code("request_exceeds_limit");
+        error.headers = limit_headers::headers(&limit.headers);
+        return error;
+    }
     let message = format!(
         "Rate limit reached for the {} in {}: limit {} {unit}, used {}, remaining {}, requested {}. Try again in {}.",
         limit.scope.name(),
@@ -252,6 +265,7 @@ pub(super) fn provider(error: ProviderError) -> ApiError {
         ProviderErrorKind::Credential | ProviderErrorKind::Quota => {
             ApiError::new(StatusCode::BAD_GATEWAY, "The provider refused the gateway's credential.")
                 .code(error.kind.as_str())
+                .should_not_retry() // every credential was tried
         }
         ProviderErrorKind::Overloaded => {
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "The provider is overloaded. Try again later.")
@@ -306,7 +320,7 @@ pub(super) async fn from_framework(error: poem::Error) -> Response {
 }
 
 /// Client strings are quoted back only so far.
-fn shortened(text: &str) -> Cow<'_, str> {
+pub(super) fn shortened(text: &str) -> Cow<'_, str> {
     const MOST: usize = 100;
     if text.chars().count() <= MOST {
         Cow::Borrowed(text)

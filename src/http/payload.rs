@@ -16,7 +16,7 @@ use poem_openapi::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, shortened};
 
 /// What the server allows of a body; put into the app's data by wiring.
 #[derive(Clone, Copy, Debug)]
@@ -238,12 +238,13 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let reason = error.into_inner().to_string();
-        let api = ApiError::new(StatusCode::BAD_REQUEST, format!("The body of the request is not valid: {reason}."));
+        let told = shortened(&reason);
+        let api = ApiError::new(StatusCode::BAD_REQUEST, format!("The body of the request is not valid: {told}."));
         // An unknown or missing member is named in the reason, the path is its parent's.
         let named = ["unknown field `", "missing field `"].iter().find_map(|lead| reason.split_once(lead));
         match named.and_then(|(_, rest)| rest.split_once('`')) {
-            Some((member, _)) => api.param(member.to_owned()),
-            None if path != "." => api.param(path),
+            Some((member, _)) => api.param(shortened(member).into_owned()),
+            None if path != "." => api.param(shortened(&path).into_owned()),
             None => api,
         }
     })?;

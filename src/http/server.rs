@@ -181,19 +181,18 @@ async fn accept(
     Ok((stream, peer, permit))
 }
 
-/// What hyper lets through and two parties on the way could read differently.
+/// What hyper lets through and two parties on the way could read differently. (Of `Content-Length` beside
+/// `Transfer-Encoding` it drops the former and closes the connection after the answer, as RFC 9112 §6.3 demands.)
 fn check_head(request: &hyper::Request<Incoming>) -> Result<(), ApiError> {
     let headers = request.headers();
     let count = |name| headers.get_all(name).iter().count();
     let malformed = |message| Err(ApiError::new(StatusCode::BAD_REQUEST, message));
-    if count(header::HOST) != 1 && request.version() == hyper::Version::HTTP_11 {
+    let hosts = count(header::HOST);
+    if hosts > 1 || (hosts == 0 && request.version() == hyper::Version::HTTP_11) {
         return malformed("The request must have exactly one Host header.");
     }
     if count(header::AUTHORIZATION) > 1 {
         return malformed("The request must have at most one Authorization header.");
-    }
-    if headers.contains_key(header::CONTENT_LENGTH) && headers.contains_key(header::TRANSFER_ENCODING) {
-        return malformed("The request must not have both Content-Length and Transfer-Encoding.");
     }
     if *request.method() == Method::CONNECT {
         return Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "This method is not allowed on this URL."));

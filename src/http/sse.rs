@@ -16,7 +16,7 @@ use ai4free_ports::{
 };
 use bytes::Bytes;
 use futures_core::Stream;
-use tokio::time::Interval;
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::http::error;
@@ -35,15 +35,18 @@ pub(super) struct SseStream {
 
 impl SseStream {
     /// `cut` ends the stream with an error event: the server's patience at shutdown is over.
-    pub(super) fn new(frames: FrameStream, dialect: Arc<dyn Dialect>, cut: CancellationToken) -> Self {
-        let keep_alive = tokio::time::interval(KEEP_ALIVE_AFTER);
+    pub(super) fn new(frames: FrameStream, dialect: Arc<dyn Dialect>, cut: &CancellationToken) -> Self {
+        let mut keep_alive = tokio::time::interval(KEEP_ALIVE_AFTER);
+        // A client that did not read for a while has missed nothing.
+        keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             frames: Some(frames),
             dialect,
             keep_alive,
             // The first tick is immediate; it must not send anything.
             sent_since_tick: true,
-            cut: Box::pin(cut.cancelled_owned()),
+            // One of its own: waiting takes a lock of the token, which all streams would share.
+            cut: Box::pin(cut.child_token().cancelled_owned()),
         }
     }
 

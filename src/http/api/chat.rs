@@ -64,7 +64,7 @@ impl ChatApi {
         let (completion, limits) = match self.chat.complete(inbound).await? {
             Answer::Whole { body, limits } => (Completion::Whole(RawReply::new(body)), limits),
             Answer::Stream { frames, limits } => {
-                let events = SseStream::new(frames, self.openai.clone(), self.cut.clone());
+                let events = SseStream::new(frames, self.openai.clone(), &self.cut);
                 (Completion::Stream(RawSse::new(Body::from_bytes_stream(events))), limits)
             }
         };
