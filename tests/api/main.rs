@@ -10,4 +10,14 @@ mod support;
 #[cfg(test)]
 mod chat;
 #[cfg(test)]
+mod errors;
+#[cfg(test)]
+mod keys;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod models;
+#[cfg(test)]
 mod stream;
+#[cfg(test)]
+mod usage;

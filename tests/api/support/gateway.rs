@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{
-    MockUpstream, Request, Response, eventually, get, post,
+    MockUpstream, Request, Response, eventually, get,
     http::{Connection, Exchange},
+    post,
     stores::Stores,
 };
 

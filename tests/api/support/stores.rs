@@ -22,11 +22,7 @@ impl Stores {
             true => Some(postgres::create_database(&service("AI4FREE_TEST_POSTGRES_URL"), &name).await),
             false => None,
         };
-        Self {
-            database_url,
-            redis_url: uses_redis().then(|| service("AI4FREE_TEST_REDIS_URL")),
-            redis_prefix: name,
-        }
+        Self { database_url, redis_url: uses_redis().then(|| service("AI4FREE_TEST_REDIS_URL")), redis_prefix: name }
     }
 
     pub(crate) fn environment(&self) -> Vec<(String, String)> {

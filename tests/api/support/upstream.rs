@@ -89,6 +89,11 @@ impl Reply {
         Self::default().then(Step::Hang)
     }
 
+    /// Ends the connection without a word.
+    pub(crate) fn hang_up() -> Self {
+        Self::default().then(Step::Cut)
+    }
+
     pub(crate) fn reset() -> Self {
         Self::default().then(Step::Reset)
     }
@@ -111,6 +116,11 @@ impl Reply {
 
     pub(crate) fn wait(self, gate: &Gate) -> Self {
         self.then(Step::Wait(gate.clone()))
+    }
+
+    pub(crate) fn followed_by(mut self, other: Self) -> Self {
+        self.steps.extend(other.steps);
+        self
     }
 
     pub(crate) fn then_hang(self) -> Self {
@@ -316,7 +326,8 @@ async fn read_request(stream: &mut TcpStream, read: &mut Vec<u8>, connection: us
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         .collect();
-    let length = headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, value)| value.parse().unwrap());
+    let length =
+        headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, value)| value.parse().unwrap());
     assert!(!headers.iter().any(|(name, _)| name == "transfer-encoding"), "the length of a request is known: {head}");
     while read.len() < length {
         if stream.read_buf(read).await.unwrap_or(0) == 0 {
