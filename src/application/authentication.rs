@@ -23,6 +23,11 @@ impl Principal {
         &self.key
     }
 
+    #[cfg(test)]
+    pub(super) fn of_test(key: StoredKey) -> Self {
+        Self { key: key.into() }
+    }
+
     /// The gateway itself: what `/v1/uptime` costs is charged to it, under no limit but the gateway's and the model's.
     #[must_use]
     pub fn system(clock: &dyn Clock) -> Self {

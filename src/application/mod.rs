@@ -22,3 +22,6 @@ pub mod pricing;
 pub mod routing;
 pub mod uptime;
 pub mod usage;
+
+#[cfg(test)]
+mod tests;
