@@ -97,11 +97,12 @@ impl Gateway {
         let catalogue = Arc::new(SwappableCatalogue::new((*settings.catalogue).clone()));
         let policy: Arc<dyn PolicySource> = Arc::new(policy(&settings.limits));
         let openai = dialects::by_name("openai").context("the OpenAI dialect is not built in")?;
+        let started = Arc::new(AtomicBool::new(false));
         let inference = Arc::new(Inference {
             catalogue: catalogue.clone(),
             policy: policy.clone(),
             upstreams: upstreams(settings, &clock)?,
-            admission: Admission { limiter, journal: journal.clone(), clock: clock.clone() },
+            admission: Admission { limiter, journal: journal.clone(), clock: clock.clone(), is_open: started.clone() },
             counter: Arc::new(TiktokenCounter::new()),
             observer: telemetry.observer(),
             clock: clock.clone(),
@@ -111,7 +112,7 @@ impl Gateway {
             store: store.clone(),
             limiter_up,
             spool_capacity: settings.usage.spool_max_bytes,
-            starting: AtomicBool::new(true),
+            started,
             draining: AtomicBool::new(false),
         });
         register_figures(telemetry, &readiness)?;
@@ -187,7 +188,7 @@ impl Gateway {
             if settings.database.is_sqlite() {
                 bootstrap::first_key(&self.keys, FIRST_KEY_PLAN, address).await?;
             }
-            self.readiness.starting.store(false, Ordering::Relaxed);
+            self.readiness.started.store(true, Ordering::Relaxed);
         }
         let excluded = tokio::select! {
             () = &mut serving => None,
@@ -253,7 +254,8 @@ impl Gateway {
 
 fn excluded() -> Misconfigured {
     Misconfigured(
-        "another process serves from this database, and limits in memory hold for one process only: give all of them the same          REDIS_URL"
+        "another process serves from this database, and limits in memory hold for one process only: give all of them the same \
+         REDIS_URL"
             .to_owned(),
     )
 }
@@ -314,7 +316,7 @@ struct Readiness {
     limiter_up: IsUp,
     spool_capacity: u64,
     /// Until the database has been migrated and the limiter mode is ours.
-    starting: AtomicBool,
+    started: Arc<AtomicBool>,
     draining: AtomicBool,
 }
 
@@ -322,7 +324,7 @@ impl ReadinessSource for Readiness {
     fn standing(&self) -> Standing {
         let figures = self.journal.figures();
         let blockers = [
-            ("starting", self.starting.load(Ordering::Relaxed)),
+            ("starting", !self.started.load(Ordering::Relaxed)),
             ("draining", self.draining.load(Ordering::Relaxed)),
             ("spool", figures.is_fenced || figures.bytes >= self.spool_capacity),
         ];
