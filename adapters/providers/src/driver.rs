@@ -215,6 +215,8 @@ impl HttpProvider {
     fn is_worth_another_credential(&self, error: &ProviderError) -> bool {
         match error.kind {
             ProviderErrorKind::Credential | ProviderErrorKind::Quota | ProviderErrorKind::RateLimit => true,
+            // There was nobody to send it to; the model's next provider may be there.
+            ProviderErrorKind::Transport if !error.request_was_sent => true,
             kind => match &self.quirks.rotate_on {
                 RotateOn::Nothing => false,
                 RotateOn::Statuses(statuses) => error.status.is_some_and(|status| statuses.contains(&status)),
