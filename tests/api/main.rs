@@ -8,15 +8,25 @@
 mod support;
 
 #[cfg(test)]
+mod audio;
+#[cfg(test)]
+mod bad_input;
+#[cfg(test)]
 mod chat;
 #[cfg(test)]
+mod disconnect;
+#[cfg(test)]
 mod errors;
+#[cfg(test)]
+mod images;
 #[cfg(test)]
 mod keys;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod models;
+#[cfg(test)]
+mod providers;
 #[cfg(test)]
 mod stream;
 #[cfg(test)]
