@@ -3,7 +3,13 @@
 //! Order: reserve, then journal `open`, then the provider. A refused request writes nothing, and what a crash leaves behind
 //! between the two was never sent.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use ai4free_ports::{
     catalogue::Price,
@@ -17,7 +23,7 @@ use ai4free_ports::{
 };
 
 use crate::application::{
-    failure::{Failure, LimitReached},
+    failure::{Failure, LimitReached, Unavailable},
     metering::Meter,
     observation::Observation,
     policy::{self, ScopeLimits},
@@ -72,6 +78,8 @@ pub struct Admission {
     pub limiter: Arc<dyn RateLimiter>,
     pub journal: Arc<dyn UsageJournal>,
     pub clock: Arc<dyn Clock>,
+    /// Whether the limits are ours to hold: until then another process may be holding them.
+    pub is_open: Arc<AtomicBool>,
 }
 
 /// Not admitted, with the order and the observation back: the caller may try once more with a tighter bound.
@@ -85,6 +93,10 @@ impl Admission {
     /// # Errors
     /// [`Failure::LimitReached`] with everything about the limit that said no; [`Failure::Unavailable`] when we can't account.
     pub async fn admit(&self, order: Order, observation: Observation) -> Result<Admitted, Box<NotAdmitted>> {
+        if !self.is_open.load(Ordering::Relaxed) {
+            let failure = Failure::unavailable(Unavailable::Gateway);
+            return Err(Box::new(NotAdmitted { failure, order, observation }));
+        }
         let claims = policy::claims(&order.scopes, order.operation, order.tokens);
         let lease = LeaseId { request: order.bound.request, number: 0 };
         // Armed before the reservation is awaited: a client that leaves meanwhile leaves no lease behind.
@@ -148,8 +160,7 @@ impl Held {
                     .pop()
                     .and_then(|mut lease| (claim < lease.claims.len()).then(|| lease.claims.swap_remove(claim)));
                 // An index out of range would be a fault of the adapter: answered as an outage, not as a panic.
-                let refused =
-                    refused.ok_or(Failure::unavailable(crate::application::failure::Unavailable::RateLimiter))?;
+                let refused = refused.ok_or(Failure::unavailable(Unavailable::RateLimiter))?;
                 Ok(Err(Box::new(reached(refused, remaining, retry_after))))
             }
         }

@@ -44,6 +44,8 @@ pub enum AuthenticationProblem {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unavailable {
+    /// The process is still starting.
+    Gateway,
     KeyStore,
     RateLimiter,
     UsageJournal,
@@ -59,6 +61,7 @@ impl Unavailable {
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
+            Self::Gateway => "starting",
             Self::KeyStore => "key_store_unavailable",
             Self::RateLimiter => "rate_limiter_unavailable",
             Self::UsageJournal => "accounting_unavailable",
@@ -72,6 +75,7 @@ impl Unavailable {
 impl std::fmt::Display for Unavailable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::Gateway => "the gateway, which is starting,",
             Self::KeyStore => "the key store",
             Self::RateLimiter => "the rate limiter",
             Self::UsageJournal => "usage accounting",

@@ -19,7 +19,11 @@ use ai4free_ports::{
 use futures_util::StreamExt;
 
 use self::fakes::{PlainDialect, Step, World, delta, done, polled, run, tokens};
-use crate::application::{attempt::Answer, failure::Failure, uptime::Uptime};
+use crate::application::{
+    attempt::Answer,
+    failure::{Failure, Unavailable},
+    uptime::Uptime,
+};
 
 fn whole() -> Step {
     let facts = Facts { usage: Some(tokens(7, 3)), done: true, ..Facts::default() };
@@ -208,6 +212,17 @@ fn a_journal_that_is_full_refuses_and_holds_nothing() {
     assert_eq!((world.limiter.outstanding(), world.limiter.actual(LimitKind::Requests)), (0, 0));
     let summaries = world.observer.0.lock().unwrap();
     assert_eq!(summaries.first().unwrap().end, RequestEnd::Refused("accounting_unavailable"));
+}
+
+#[test]
+fn nothing_is_admitted_while_another_process_may_hold_the_limits() {
+    let world = World::new(vec![whole()]);
+    world.is_open.store(false, Ordering::Relaxed);
+    let refused = run(world.exchange("hello"));
+    assert!(matches!(refused, Err(Failure::Unavailable { what: Unavailable::Gateway, .. })), "{refused:?}");
+    assert!(world.limiter.settled().is_empty());
+    world.is_open.store(true, Ordering::Relaxed);
+    run(world.exchange("hello")).unwrap();
 }
 
 #[test]

@@ -71,9 +71,11 @@ fn kind(error: &(dyn std::error::Error + 'static)) -> Option<ExitStatus> {
     match error.downcast_ref::<Failure>()? {
         Failure::Request(_) => Some(ExitStatus::Usage),
         Failure::Unavailable { what, .. } => Some(match what {
-            Unavailable::KeyStore | Unavailable::RateLimiter | Unavailable::UsageJournal | Unavailable::UsageLedger => {
-                ExitStatus::Unavailable
-            }
+            Unavailable::Gateway
+            | Unavailable::KeyStore
+            | Unavailable::RateLimiter
+            | Unavailable::UsageJournal
+            | Unavailable::UsageLedger => ExitStatus::Unavailable,
             Unavailable::Provider | Unavailable::Plan => ExitStatus::Configuration,
         }),
         _ => Some(ExitStatus::Failure),

@@ -171,7 +171,7 @@ impl Gateway {
         if let (Some(app), Some(address)) = (self.admin.take(), settings.admin.listen) {
             let admin = Arc::new(self.server.alike(app));
             let (listener, end) = (listen(address).await?, self.end.clone());
-            tracing::info!(%address, "metrics are served");
+            tracing::info!(address = %listener.local_addr()?, "metrics are served");
             self.workers.run("admin listener", admin.run(listener, end));
         }
         let mut serving = Box::pin(self.server.clone().run(listener, stop.clone()));

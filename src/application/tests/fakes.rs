@@ -5,7 +5,7 @@ use std::{
     future::Future,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
     time::Duration,
@@ -172,7 +172,7 @@ impl RateLimiter for FakeLimiter {
 pub(super) struct FakeJournal {
     pub(super) open: Mutex<HashMap<RequestId, UsageEvent>>,
     pub(super) closed: Mutex<Vec<Vec<UsageEvent>>>,
-    pub(super) is_full: std::sync::atomic::AtomicBool,
+    pub(super) is_full: AtomicBool,
 }
 
 impl FakeJournal {
@@ -368,6 +368,7 @@ pub(super) struct World {
     pub(super) journal: Arc<FakeJournal>,
     pub(super) observer: Arc<FakeObserver>,
     pub(super) provider: Arc<ScriptedProvider>,
+    pub(super) is_open: Arc<AtomicBool>,
     pub(super) inference: Arc<Inference>,
     /// Of the caller.
     pub(super) key: StoredKey,
@@ -401,18 +402,24 @@ impl World {
             default_context_tokens: 500,
             ..Policy::default()
         };
+        let is_open = Arc::new(AtomicBool::new(true));
         let inference = Arc::new(Inference {
             catalogue: Arc::new(FixedCatalogue(Arc::new(snapshot()))),
             policy: Arc::new(Arc::new(policy)),
             upstreams: Upstreams::new([("p".into(), upstream)]),
-            admission: Admission { limiter: limiter.clone(), journal: journal.clone(), clock: clock.clone() },
+            admission: Admission {
+                limiter: limiter.clone(),
+                journal: journal.clone(),
+                clock: clock.clone(),
+                is_open: is_open.clone(),
+            },
             counter: Arc::new(ByteCounter),
             observer: observer.clone(),
             clock: clock.clone(),
         });
         let system = Principal::system(&*clock).key().clone();
         let key = StoredKey { id: KeyId::parse("abcdefghijkl").unwrap(), plan: "plan".into(), ..system };
-        Self { clock, ids: Arc::default(), limiter, journal, observer, provider, inference, key }
+        Self { clock, ids: Arc::default(), limiter, journal, observer, provider, is_open, inference, key }
     }
 
     pub(super) async fn send(&self, body: &str) -> Result<Answer, Failure> {
