@@ -9,11 +9,13 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const BEGIN: &str = "<!-- settings: written by UPDATE_README=1 cargo test --test readme -->\n";
 const END: &str = "<!-- end of settings -->\n";
 
+#[expect(clippy::expect_used, reason = "a file that can't be read is a failed test")]
 fn read(path: &str) -> String {
-    fs::read_to_string(Path::new(ROOT).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    fs::read_to_string(Path::new(ROOT).join(path)).expect(path)
 }
 
 /// Before the reference, the reference, after it.
+#[expect(clippy::expect_used, reason = "a README without markers is a failed test")]
 fn parts(readme: &str) -> (&str, &str, &str) {
     let (before, rest) = readme.split_once(BEGIN).expect("the marker before the settings");
     let (reference, after) = rest.split_once(END).expect("the marker after the settings");
