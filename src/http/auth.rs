@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq;
 
 use crate::{
     application::authentication::{Authentication, Principal},
-    http::{context::RequestContext, error::ApiError, throttle::Throttle},
+    http::{context::RequestContext, error::ApiError, payload, throttle::Throttle},
 };
 
 const KEY_SCHEME: &str = "ApiKey";
@@ -50,8 +50,14 @@ impl<'a> ApiExtractor<'a> for KeyAuth {
         vec![KEY_SCHEME]
     }
 
-    async fn from_request(request: &'a Request, _: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
-        Ok(Self(authenticate(request, bearer(request)).await?))
+    async fn from_request(request: &'a Request, body: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
+        match authenticate(request, bearer(request)).await {
+            Ok(principal) => Ok(Self(principal)),
+            Err(error) => {
+                payload::discard(request, body).await;
+                Err(error.into())
+            }
+        }
     }
 }
 

@@ -61,8 +61,11 @@ impl<'a, T: Type> ApiExtractor<'a> for RawJson<T> {
     }
 
     async fn from_request(request: &'a Request, body: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
-        check_content_type(request.headers())?;
-        Ok(Self { bytes: read(request, body).await?, schema: PhantomData })
+        if let Err(error) = check_content_type(request.headers()) {
+            discard(request, body).await;
+            return Err(error.into());
+        }
+        Ok(Self { bytes: read(request, body, usize::MAX).await?, schema: PhantomData })
     }
 }
 
@@ -73,7 +76,10 @@ impl<T: DeserializeOwned> RawJson<T> {
     }
 }
 
-/// A JSON body that may be absent.
+/// Read before anyone is authenticated, and holds a key or a number.
+const MOST_OPTIONAL_BYTES: usize = 64 * 1024;
+
+/// A small JSON body that may be absent.
 pub(super) struct OptionalJson<T> {
     bytes: Bytes,
     schema: PhantomData<fn() -> T>,
@@ -95,7 +101,7 @@ impl<'a, T: Type> ApiExtractor<'a> for OptionalJson<T> {
     }
 
     async fn from_request(request: &'a Request, body: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
-        let bytes = read(request, body).await?;
+        let bytes = read(request, body, MOST_OPTIONAL_BYTES).await?;
         if !bytes.is_empty() {
             check_content_type(request.headers())?;
         }
@@ -186,15 +192,16 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 /// The only place that reads a request's body.
-async fn read(request: &Request, body: &mut RequestBody) -> Result<Bytes, ApiError> {
+async fn read(request: &Request, body: &mut RequestBody, most: usize) -> Result<Bytes, ApiError> {
     let limits = *request.data::<BodyLimits>().ok_or_else(ApiError::internal)?;
+    let most = most.min(limits.bytes);
     if request.headers().contains_key(header::CONTENT_ENCODING) {
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Compressed bodies are not supported."));
     }
     let declared = request.headers().get(header::CONTENT_LENGTH);
     let declared = declared.and_then(|value| value.to_str().ok()).and_then(|value| value.parse::<usize>().ok());
     let Ok(body) = body.take() else { return Ok(Bytes::new()) };
-    let collected = tokio::time::timeout(limits.timeout, collect(body, declared.unwrap_or(0), limits.bytes)).await;
+    let collected = tokio::time::timeout(limits.timeout, collect(body, declared.unwrap_or(0), most)).await;
     match collected {
         Ok(result) => result,
         Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "The body of the request did not arrive in time.")),
@@ -205,7 +212,7 @@ async fn collect(body: Body, declared: usize, most: usize) -> Result<Bytes, ApiE
     let broken = |_| ApiError::new(StatusCode::BAD_REQUEST, "The body of the request broke off.");
     let mut chunks = Box::pin(body.into_bytes_stream());
     if declared > most {
-        return Err(discard(chunks, most).await);
+        return Err(too_large(chunks, most).await);
     }
     let Some(first) = chunks.try_next().await.map_err(broken)? else { return Ok(Bytes::new()) };
     if first.len() == declared && declared > 0 {
@@ -215,7 +222,7 @@ async fn collect(body: Body, declared: usize, most: usize) -> Result<Bytes, ApiE
     let mut next = Some(first);
     while let Some(chunk) = next {
         if whole.len() + chunk.len() > most {
-            return Err(discard(chunks, most).await);
+            return Err(too_large(chunks, most).await);
         }
         whole.extend_from_slice(&chunk);
         next = chunks.try_next().await.map_err(broken)?;
@@ -223,14 +230,29 @@ async fn collect(body: Body, declared: usize, most: usize) -> Result<Bytes, ApiE
     Ok(whole.freeze())
 }
 
-/// Reads on for a while: a client that is still sending would meet a reset instead of the answer.
-async fn discard(mut chunks: impl TryStreamExt<Ok = Bytes> + Unpin, most: usize) -> ApiError {
-    let mut left = most.saturating_mul(4);
+/// Reads, and drops, the body of a request that is refused for its head.
+pub(super) async fn discard(request: &Request, body: &mut RequestBody) {
+    // A client that asks before it sends is told no.
+    if request.headers().contains_key(header::EXPECT) {
+        return;
+    }
+    let (Some(limits), Ok(body)) = (request.data::<BodyLimits>(), body.take()) else { return };
+    let rest = read_on(Box::pin(body.into_bytes_stream()), limits.bytes);
+    let _in_time = tokio::time::timeout(limits.timeout, rest).await;
+}
+
+async fn too_large(chunks: impl TryStreamExt<Ok = Bytes> + Unpin, most: usize) -> ApiError {
+    read_on(chunks, most.saturating_mul(4)).await;
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("The body of the request is larger than {most} bytes."))
+}
+
+/// A client that is still sending would meet a reset instead of the answer.
+async fn read_on(mut chunks: impl TryStreamExt<Ok = Bytes> + Unpin, most: usize) {
+    let mut left = most;
     while let Ok(Some(chunk)) = chunks.try_next().await {
         let Some(rest) = left.checked_sub(chunk.len()) else { break };
         left = rest;
     }
-    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("The body of the request is larger than {most} bytes."))
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
