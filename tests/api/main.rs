@@ -14,7 +14,11 @@ mod bad_input;
 #[cfg(test)]
 mod chat;
 #[cfg(test)]
+mod cors;
+#[cfg(test)]
 mod disconnect;
+#[cfg(test)]
+mod docs;
 #[cfg(test)]
 mod errors;
 #[cfg(test)]
@@ -22,12 +26,18 @@ mod images;
 #[cfg(test)]
 mod keys;
 #[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod models;
 #[cfg(test)]
 mod providers;
 #[cfg(test)]
+mod secrecy;
+#[cfg(test)]
 mod stream;
+#[cfg(test)]
+mod uptime;
 #[cfg(test)]
 mod usage;

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Long enough for a loaded machine: a test that meets it has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const BETWEEN: Duration = Duration::from_millis(5);
 
 /// Asks until there is an answer.

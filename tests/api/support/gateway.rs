@@ -65,7 +65,31 @@ impl GatewayBuilder {
         self.start_over(Arc::new(Stores::fresh().await)).await
     }
 
+    /// One that must not start: its exit code and what it said.
+    pub(crate) async fn refused(self) -> (Option<i32>, String) {
+        let stores = Stores::fresh().await;
+        let refused = self.refused_over(&stores).await;
+        stores.drop_database().await;
+        refused
+    }
+
+    /// The same beside another gateway.
+    pub(crate) async fn refused_beside(self, other: &Gateway) -> (Option<i32>, String) {
+        self.refused_over(&other.stores).await
+    }
+
+    async fn refused_over(self, stores: &Stores) -> (Option<i32>, String) {
+        let (home, variables) = self.prepare(stores);
+        refused(spawn(home.path(), &variables), home.path()).await
+    }
+
     async fn start_over(self, stores: Arc<Stores>) -> Gateway {
+        let (home, variables) = self.prepare(&stores);
+        let child = spawn(home.path(), &variables);
+        Gateway::served(child, home, stores, variables).await
+    }
+
+    fn prepare(self, stores: &Stores) -> (TempDir, Vec<(String, String)>) {
         let home = tempfile::tempdir().unwrap();
         fs::write(home.path().join("ai4free.toml"), &self.configuration).unwrap();
         let defaults = [
@@ -79,8 +103,7 @@ impl GatewayBuilder {
             defaults.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         variables.extend(stores.environment());
         variables.extend(self.variables);
-        let child = spawn(home.path(), &variables);
-        Gateway::served(child, home, stores, variables).await
+        (home, variables)
     }
 }
 
@@ -98,15 +121,29 @@ impl Gateway {
         Self::builder().openai(upstream).start().await
     }
 
+    /// A gateway that must not start: its exit code and what it said.
+    pub(crate) async fn refused_again(mut self, changed: (&str, &str)) -> (Option<i32>, String) {
+        let home = std::mem::replace(&mut self.home, tempfile::tempdir().unwrap());
+        let mut variables = self.variables.clone();
+        variables.push((changed.0.to_owned(), changed.1.to_owned()));
+        let refused = refused(spawn(home.path(), &variables), home.path()).await;
+        self.stores.drop_database().await;
+        refused
+    }
+
     /// Another process over the same stores.
     pub(crate) async fn replica(&self, builder: GatewayBuilder) -> Self {
         builder.start_over(self.stores.clone()).await
     }
 
-    /// `kill -9`, and the same gateway again on what is left.
-    pub(crate) async fn crash_and_restart(mut self) -> Self {
+    /// `kill -9`.
+    pub(crate) fn crash(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// The same gateway again, after its end, on what is left of it.
+    pub(crate) async fn again(mut self) -> Self {
         let home = std::mem::replace(&mut self.home, tempfile::tempdir().unwrap());
         fs::rename(home.path().join("stderr"), home.path().join("stderr-before")).unwrap();
         let child = spawn(home.path(), &self.variables);
@@ -189,6 +226,11 @@ impl Gateway {
         fs::read_to_string(self.home().join("stdout")).unwrap()
     }
 
+    /// Where metrics are, if they are.
+    pub(crate) fn admin_address(&self) -> Option<SocketAddr> {
+        self.stderr().lines().find_map(|line| address_in(line, "metrics are served"))
+    }
+
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
         let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
@@ -209,6 +251,7 @@ impl Gateway {
         self.terminate();
         self.assert_ended_well().await;
         if Arc::strong_count(&self.stores) == 1 {
+            // Of several processes over one database, the last one out.
             self.stores.drop_database().await;
         }
     }
@@ -252,10 +295,23 @@ fn spawn(home: &Path, variables: &[(String, String)]) -> Child {
         .unwrap()
 }
 
+async fn refused(mut child: Child, home: &Path) -> (Option<i32>, String) {
+    let status = eventually("the end of a gateway that can't serve", || {
+        let ended = child.try_wait().unwrap();
+        async move { ended }
+    })
+    .await;
+    (status.code(), fs::read_to_string(home.join("stderr")).unwrap())
+}
+
 /// Of the log's line that tells it.
 fn served_address(line: &str) -> Option<SocketAddr> {
+    address_in(line, "serving")
+}
+
+fn address_in(line: &str, message: &str) -> Option<SocketAddr> {
     let line: Value = serde_json::from_str(line).ok()?;
-    (line["message"] == "serving").then(|| line["address"].as_str().unwrap().parse().unwrap())
+    (line["message"] == message).then(|| line["address"].as_str().unwrap().parse().unwrap())
 }
 
 /// How long a change may take to reach every process.

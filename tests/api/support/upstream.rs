@@ -253,8 +253,10 @@ impl MockUpstream {
 
     /// When the gateway closed this connection.
     pub(crate) async fn end_of(&self, connection: usize) -> Instant {
-        eventually("the end of a connection to the provider", || async { self.state.lock().unwrap().ended[connection] })
-            .await
+        eventually("the end of a connection to the provider", || async {
+            self.state.lock().unwrap().ended.get(connection).copied().flatten()
+        })
+        .await
     }
 }
 
