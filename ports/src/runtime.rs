@@ -112,7 +112,8 @@ pub struct RequestSummary {
     /// From the request's arrival to the first byte that could be sent.
     pub first_byte: Option<Duration>,
     pub total: Duration,
-    /// Of `total`, what was spent waiting for a provider. The rest is the gateway's own overhead.
+    /// Of `total`, what was spent waiting for a provider, or for the client to take what it sent. The rest is the gateway's own
+    /// overhead.
     pub upstream: Duration,
 }
 
