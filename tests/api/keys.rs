@@ -220,12 +220,14 @@ async fn an_expired_key_is_refused() {
     let gateway = Gateway::start().await;
     let key = gateway.key_with(json!({"expires_at": now() + 2})).await;
     gateway.send(&echo(&key.text)).await.success();
-    let error = eventually("the expiry", || async {
+    let expired = eventually("the expiry", || async {
         let response = gateway.send(&echo(&key.text)).await;
-        (response.status != 200).then(|| response.error(401))
+        (response.status != 200).then_some(response)
     })
     .await;
-    assert_eq!((&error["code"], &error["message"]), (&json!("invalid_api_key"), &json!("This API key has expired.")));
+    assert_eq!(expired.error(401)["code"], "invalid_api_key");
+    let unknown = gateway.send(&echo(&format!("sk-a4f-{}", "0".repeat(61)))).await;
+    assert_eq!(expired.text(), unknown.text(), "who finds a key does not learn what became of it");
     let shown = gateway.administer(get(&format!("/v1/api-keys/{}", key.id))).await.success();
     assert_eq!(shown["state"], "expired");
     gateway.stop().await;
