@@ -66,6 +66,23 @@ impl Base {
     }
 }
 
+/// SQLite and limits in memory are for one process: a second one on the same directory is refused.
+fn own_data_dir(settings: &Settings) -> anyhow::Result<Option<fs::File>> {
+    create_data_dir(&settings.data_dir)?;
+    if !settings.database.is_sqlite() {
+        return Ok(None);
+    }
+    let file = fs::File::create(settings.data_dir.join("lock")).context("can't lock the data directory")?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => {
+            let directory = settings.data_dir.display();
+            Err(Misconfigured(format!("another process serves from the data directory {directory}")).into())
+        }
+        Err(fs::TryLockError::Error(error)) => Err(error).context("can't lock the data directory"),
+    }
+}
+
 fn create_data_dir(path: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);

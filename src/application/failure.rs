@@ -17,6 +17,9 @@ pub enum Failure {
     ModelNotAllowed { model: String },
     #[error("no such model")]
     ModelNotFound { model: String },
+    /// The model is in the catalogue and none of its providers is switched on.
+    #[error("no provider of the model is switched on")]
+    ModelDisabled { model: String },
     #[error("no such {0}")]
     NotFound(&'static str),
     #[error("the {0} was changed by somebody else at the same time")]
@@ -50,8 +53,6 @@ pub enum Unavailable {
     RateLimiter,
     UsageJournal,
     UsageLedger,
-    /// The model is in the catalogue and none of its providers has a credential.
-    Provider,
     /// The key's plan is not in the configuration any more.
     Plan,
 }
@@ -66,7 +67,6 @@ impl Unavailable {
             Self::RateLimiter => "rate_limiter_unavailable",
             Self::UsageJournal => "accounting_unavailable",
             Self::UsageLedger => "ledger_unavailable",
-            Self::Provider => "provider_disabled",
             Self::Plan => "plan_not_configured",
         }
     }
@@ -80,7 +80,6 @@ impl std::fmt::Display for Unavailable {
             Self::RateLimiter => "the rate limiter",
             Self::UsageJournal => "usage accounting",
             Self::UsageLedger => "the usage ledger",
-            Self::Provider => "every provider of this model",
             Self::Plan => "the plan of this key",
         })
     }
@@ -115,6 +114,7 @@ impl Failure {
             Self::Unauthenticated(_) => "unauthenticated",
             Self::ModelNotAllowed { .. } => "model_not_allowed",
             Self::ModelNotFound { .. } => "model_not_found",
+            Self::ModelDisabled { .. } => "provider_disabled",
             Self::NotFound(_) => "not_found",
             Self::Conflict(_) => "conflict",
             Self::Request(_) => "invalid_request",

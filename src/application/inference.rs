@@ -83,7 +83,7 @@ impl Inference {
         }
         let candidates = routing::candidates(&accepted.model, &self.upstreams, self.clock.now());
         let Some(first) = candidates.first() else {
-            return Err(refuse(observation, Failure::unavailable(Unavailable::Provider)));
+            return Err(refuse(observation, Failure::ModelDisabled { model: accepted.model.id.to_string() }));
         };
         let party = Party { key: inbound.principal.key(), model: &accepted.model, credential: &first.info };
         let Some(scopes) = policy.scopes(&party) else {

@@ -14,6 +14,19 @@ use ai4free_ports::{
 
 use crate::application::failure::Failure;
 
+/// Reports requests that are refused before a use-case sees them.
+pub struct Refusals {
+    pub observer: Arc<dyn RequestObserver>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Refusals {
+    pub fn observe(&self, request: RequestId, operation: Operation, arrived: Duration, failure: &Failure) {
+        let (observer, clock) = (self.observer.clone(), self.clock.clone());
+        Observation::start(observer, clock, request, operation, arrived).refused(failure);
+    }
+}
+
 /// Collects what the request log says of a request. Dropping it reports.
 pub struct Observation {
     observer: Arc<dyn RequestObserver>,

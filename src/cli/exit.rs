@@ -76,7 +76,7 @@ fn kind(error: &(dyn std::error::Error + 'static)) -> Option<ExitStatus> {
             | Unavailable::RateLimiter
             | Unavailable::UsageJournal
             | Unavailable::UsageLedger => ExitStatus::Unavailable,
-            Unavailable::Provider | Unavailable::Plan => ExitStatus::Configuration,
+            Unavailable::Plan => ExitStatus::Configuration,
         }),
         _ => Some(ExitStatus::Failure),
     }

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     application::{
-        authentication::Authentication, chat::Chat, images::Images, keys::Keys, models::Models, uptime::Uptime,
-        usage::Usage,
+        authentication::Authentication, chat::Chat, images::Images, keys::Keys, models::Models, observation::Refusals,
+        uptime::Uptime, usage::Usage,
     },
     http::{
         ReadinessSource,
@@ -34,6 +34,7 @@ use crate::{
 /// Everything that the HTTP surface drives.
 pub struct Surface {
     pub authentication: Arc<Authentication>,
+    pub refusals: Arc<Refusals>,
     pub chat: Chat,
     pub images: Images,
     pub models: Models,
@@ -74,6 +75,7 @@ impl Surface {
         let routes = routes
             .nest("/", service)
             .data(self.authentication)
+            .data(self.refusals)
             .data(self.system_secret)
             .data(self.body_limits)
             .data(Arc::<Throttle>::default())

@@ -2,7 +2,7 @@
 
 use std::{marker::PhantomData, sync::Arc};
 
-use ai4free_ports::provider_settings::Secret;
+use ai4free_ports::{provider_settings::Secret, request::Operation};
 use poem::{
     Request, RequestBody, Result,
     http::{StatusCode, header},
@@ -14,7 +14,11 @@ use poem_openapi::{
 use subtle::ConstantTimeEq;
 
 use crate::{
-    application::authentication::{Authentication, Principal},
+    application::{
+        authentication::{Authentication, Principal},
+        failure::Failure,
+        observation::Refusals,
+    },
     http::{context::RequestContext, error::ApiError, payload, throttle::Throttle},
 };
 
@@ -51,14 +55,29 @@ impl<'a> ApiExtractor<'a> for KeyAuth {
     }
 
     async fn from_request(request: &'a Request, body: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
-        match authenticate(request, bearer(request)).await {
+        let authentication = request.data::<Arc<Authentication>>().ok_or_else(ApiError::internal)?;
+        match authentication.authenticate(bearer(request)).await {
             Ok(principal) => Ok(Self(principal)),
-            Err(error) => {
+            Err(failure) => {
+                observe_refusal(request, &failure)?;
                 payload::discard(request, body).await;
-                Err(error.into())
+                Err(ApiError::from(failure).into())
             }
         }
     }
+}
+
+/// The request log has a line for every request to a model, also for those that nobody answers for.
+fn observe_refusal(request: &Request, failure: &Failure) -> Result<(), ApiError> {
+    let operation = match request.original_uri().path() {
+        "/v1/chat/completions" => Operation::Chat,
+        "/v1/images/generations" => Operation::ImageGeneration,
+        _ => return Ok(()),
+    };
+    let refusals = request.data::<Arc<Refusals>>().ok_or_else(ApiError::internal)?;
+    let context = RequestContext::of(request)?;
+    refusals.observe(context.id, operation, context.arrived, failure);
+    Ok(())
 }
 
 impl<'a> ApiExtractor<'a> for OptionalKeyAuth {

@@ -25,6 +25,8 @@ use crate::{
 
 const INVALID_REQUEST: &str = "invalid_request_error";
 const SERVER_ERROR: &str = "server_error";
+/// A provider that is switched off comes back when an operator says so.
+const DISABLED: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -170,6 +172,14 @@ impl From<Failure> for ApiError {
                     .param("model")
                     .code("model_not_found")
             }
+            Failure::ModelDisabled { model } => {
+                let message =
+                    format!("No provider of the model `{}` is configured on this gateway.", shortened(&model));
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+                    .param("model")
+                    .code("provider_disabled")
+                    .retry_after(DISABLED)
+            }
             Failure::NotFound(what) => Self::new(StatusCode::NOT_FOUND, format!("There is no such {what}.")),
             Failure::Conflict(what) => {
                 Self::new(StatusCode::CONFLICT, format!("The {what} was changed by somebody else at the same time."))
@@ -262,14 +272,22 @@ pub(super) fn provider(error: ProviderError) -> ApiError {
             told.code = told.code.or(Some(Cow::Borrowed("rate_limit_exceeded")));
             told
         }
+        // Its 429 is a 429, but how its account with us stands is nobody else's business.
+        ProviderErrorKind::Quota if error.status == Some(429) => {
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, "The provider's quota for this gateway is used up.")
+                .code(error.kind.as_str())
+                .should_not_retry()
+        }
         ProviderErrorKind::Credential | ProviderErrorKind::Quota => {
             ApiError::new(StatusCode::BAD_GATEWAY, "The provider refused the gateway's credential.")
                 .code(error.kind.as_str())
                 .should_not_retry() // every credential was tried
         }
         ProviderErrorKind::Overloaded => {
-            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "The provider is overloaded. Try again later.")
-                .code(error.kind.as_str())
+            // Our own 503 means that we can't account or authenticate; of a provider only 529 is one.
+            let status =
+                if error.status == Some(503) { StatusCode::BAD_GATEWAY } else { StatusCode::SERVICE_UNAVAILABLE };
+            ApiError::new(status, "The provider is overloaded. Try again later.").code(error.kind.as_str())
         }
         ProviderErrorKind::Server => {
             ApiError::new(StatusCode::BAD_GATEWAY, "The provider had an error.").code(error.kind.as_str())

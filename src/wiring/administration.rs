@@ -1,20 +1,23 @@
 //! What the command line's verbs work with, beside a server that may be running.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, future::Future, sync::Arc, time::Duration};
 
 use ai4free_local::{OsSecrets, SwappableCatalogue, SystemClock, UuidV7Ids};
 use ai4free_ports::{runtime::Clock, usage_ledger::UsageLedger};
 pub use ai4free_sql::MigrationStatus as SchemaStatus;
-use ai4free_sql::{Database, SqlKeyStore, SqlUsageLedger};
+use ai4free_sql::{Database, LimiterModeError, SqlKeyStore, SqlUsageLedger};
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
-use super::{Base, create_data_dir, key_hasher, limiter, migrate_or_check, policy};
+use super::{Base, Misconfigured, create_data_dir, key_hasher, limiter, migrate_or_check, own_data_dir, policy};
 use crate::{
     application::{keys::Keys, models::Models, policy::PolicySource},
     config::{Settings, secrets},
     lifecycle::Workers,
 };
+
+/// For a gateway that is just stopping.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the command line's verbs work with.
 pub struct Administration {
@@ -51,13 +54,14 @@ pub async fn administration(settings: &Settings) -> anyhow::Result<Administratio
 /// The tables of the database, for `ai4free db`.
 pub struct Schema {
     database: Database,
+    settings: Settings,
 }
 
 /// # Errors
 /// When the database can't be opened.
 pub async fn schema(settings: &Settings) -> anyhow::Result<Schema> {
     create_data_dir(&settings.data_dir)?;
-    Ok(Schema { database: Base::open(settings).await?.database })
+    Ok(Schema { database: Base::open(settings).await?.database, settings: settings.clone() })
 }
 
 impl Schema {
@@ -88,17 +92,32 @@ impl Schema {
     /// Drops everything and creates it again, empty.
     ///
     /// # Errors
-    /// When the database fails.
+    /// When the database fails, or a gateway serves from it.
     pub async fn reset(&self) -> anyhow::Result<()> {
-        Ok(ai4free_sql::reset(&self.database).await?)
+        self.while_nobody_serves(async { Ok(ai4free_sql::reset(&self.database).await?) }).await
     }
 
     /// Drops everything.
     ///
     /// # Errors
-    /// When the database fails.
+    /// When the database fails, or a gateway serves from it.
     pub async fn clean(&self) -> anyhow::Result<()> {
-        Ok(ai4free_sql::clean(&self.database).await?)
+        self.while_nobody_serves(async { Ok(ai4free_sql::clean(&self.database).await?) }).await
+    }
+
+    /// Every gateway holds these two locks in some mode.
+    async fn while_nobody_serves(&self, change: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+        let _data_dir = own_data_dir(&self.settings)?;
+        let lock =
+            ai4free_sql::limiter_mode_lock(&self.database, true, LOCK_PATIENCE).await.map_err(|error| match error {
+                LimiterModeError::HeldByAnother => {
+                    anyhow::Error::from(Misconfigured("a gateway serves from this database: stop it first".to_owned()))
+                }
+                LimiterModeError::Unavailable(error) => error.into(),
+            })?;
+        let changed = change.await;
+        lock.release().await;
+        changed
     }
 
     /// # Errors

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ai4free_local::{CachedKeyStore, OsSecrets, SpoolJournal, SpoolOptions, SwappableCatalogue};
+use ai4free_local::{CachedKeyStore, Drainer, KeyFeed, OsSecrets, SpoolJournal, SpoolOptions, SwappableCatalogue};
 use ai4free_ports::{error::StoreError, key_store::KeyStore, runtime::KeyHasher, usage_ledger::UsageLedger};
 use ai4free_providers::dialects;
 use ai4free_sql::{LimiterModeError, LimiterModeLock, SqlKeyStore, SqlUsageLedger};
@@ -18,11 +18,11 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{Base, IsUp, Misconfigured, create_data_dir, key_hasher, limiter, migrate_or_check, policy, upstreams};
+use super::{Base, IsUp, Misconfigured, key_hasher, limiter, migrate_or_check, own_data_dir, policy, upstreams};
 use crate::{
     application::{
         admission::Admission, authentication::Authentication, chat::Chat, images::Images, inference::Inference,
-        keys::Keys, models::Models, policy::PolicySource, uptime::Uptime, usage::Usage,
+        keys::Keys, models::Models, observation::Refusals, policy::PolicySource, uptime::Uptime, usage::Usage,
     },
     bootstrap,
     config::{Settings, secrets},
@@ -64,6 +64,10 @@ struct Gateway {
     admin: Option<App>,
     readiness: Arc<Readiness>,
     workers: Workers,
+    /// The workers that need the database; run once it is ready.
+    ledger: Arc<dyn UsageLedger>,
+    drainer: Drainer,
+    feed: Option<KeyFeed>,
     /// Ends the workers, after the last response.
     end: CancellationToken,
     /// The data directory is ours as long as this is open.
@@ -74,9 +78,6 @@ impl Gateway {
     async fn build(settings: &Settings, telemetry: &Telemetry) -> anyhow::Result<Self> {
         let data_dir = own_data_dir(settings)?;
         let base = Base::open(settings).await?;
-        if settings.database.is_sqlite() {
-            migrate_or_check(&base.database, settings.database.migrate).await?; // before the workers look for tables
-        }
         let secrets = secrets::resolve(settings, &OsSecrets)?;
         let hasher: Arc<dyn KeyHasher> = Arc::new(key_hasher(&secrets));
         let (clock, ids) = (base.clock.clone(), base.ids.clone());
@@ -86,12 +87,7 @@ impl Gateway {
         let spool = SpoolOptions { capacity: settings.usage.spool_max_bytes, ..SpoolOptions::default() };
         let opened = SpoolJournal::open(&settings.usage.spool_dir, spool, &clock, &*ids);
         let (journal, drainer) = opened.context("can't open the usage journal")?;
-        workers.supervise("drainer", {
-            let (ledger, end) = (ledger.clone(), end.clone());
-            move || Some(drainer.clone().run(ledger.clone(), end.clone()))
-        });
         let (store, feed) = CachedKeyStore::new(Arc::new(SqlKeyStore::new(base.database.clone())), clock.clone());
-        workers.run("key feed", feed.run(end.clone()));
         let (limiter, limiter_up) = limiter(settings, &*ids, &clock, &end, &mut workers)?;
 
         let catalogue = Arc::new(SwappableCatalogue::new((*settings.catalogue).clone()));
@@ -130,11 +126,12 @@ impl Gateway {
                 hasher: hasher.clone(),
                 clock: clock.clone(),
             }),
+            refusals: Arc::new(Refusals { observer: telemetry.observer(), clock: clock.clone() }),
             chat: Chat { inference: inference.clone() },
             images: Images { inference: inference.clone() },
             models: Models { catalogue },
             keys: keys(store.clone()),
-            usage: Usage { ledger, journal, clock: clock.clone() },
+            usage: Usage { ledger: ledger.clone(), journal, clock: clock.clone() },
             uptime: Arc::new(Uptime::new(inference, openai.clone(), ids.clone())),
             readiness: readiness.clone(),
             openai,
@@ -153,7 +150,20 @@ impl Gateway {
             admin::app(Arc::new(move || metrics.render()))
         });
         let server = Arc::new(server);
-        Ok(Self { base, hasher, keys, server, admin, readiness, workers, end, _data_dir: data_dir })
+        Ok(Self {
+            base,
+            hasher,
+            keys,
+            server,
+            admin,
+            readiness,
+            workers,
+            ledger,
+            drainer,
+            feed: Some(feed),
+            end,
+            _data_dir: data_dir,
+        })
     }
 
     /// Stop accepting → responses end or are cut → settlements and usage are delivered → the process ends.
@@ -184,6 +194,7 @@ impl Gateway {
             }
         };
         if lock.is_some() {
+            self.run_workers();
             tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving");
             if settings.database.is_sqlite() {
                 bootstrap::first_key(&self.keys, FIRST_KEY_PLAN, address).await?;
@@ -196,10 +207,15 @@ impl Gateway {
             excluded = keep_limiter_mode(lock.as_ref()) => Some(excluded),
         };
         self.readiness.draining.store(true, Ordering::Relaxed);
+        // A replica that has never been ready gets no requests.
+        let pre_stop = if lock.is_some() { settings.server.pre_stop } else { Duration::ZERO };
+        if excluded.is_some() {
+            self.readiness.started.store(false, Ordering::Relaxed); // our limits do not hold any more: nothing is admitted
+        }
         tokio::select! {
             // A load balancer needs a moment to see that this replica is not ready any more, and sends requests until then.
             () = &mut serving => {}
-            () = tokio::time::sleep(settings.server.pre_stop) => {}
+            () = tokio::time::sleep(pre_stop) => {}
             () = now.cancelled() => {}
         }
         stop.cancel();
@@ -213,9 +229,20 @@ impl Gateway {
         if let Some(lock) = lock {
             lock.release().await;
         }
+        if let Err(error) = self.base.database.close().await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "the database was not closed cleanly");
+        }
         match excluded {
             None => Ok(()),
             Some(excluded) => Err(excluded.into()),
+        }
+    }
+
+    fn run_workers(&mut self) {
+        let (ledger, drainer, end) = (self.ledger.clone(), self.drainer.clone(), self.end.clone());
+        self.workers.supervise("drainer", move || Some(drainer.clone().run(ledger.clone(), end.clone())));
+        if let Some(feed) = self.feed.take() {
+            self.workers.run("key feed", feed.run(self.end.clone()));
         }
     }
 
@@ -277,23 +304,6 @@ fn is_outage(error: &anyhow::Error) -> bool {
 
 async fn listen(address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))
-}
-
-/// SQLite and limits in memory are for one process: a second one on the same directory is refused.
-fn own_data_dir(settings: &Settings) -> anyhow::Result<Option<fs::File>> {
-    create_data_dir(&settings.data_dir)?;
-    if !settings.database.is_sqlite() {
-        return Ok(None);
-    }
-    let file = fs::File::create(settings.data_dir.join("lock")).context("can't lock the data directory")?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(fs::TryLockError::WouldBlock) => {
-            let directory = settings.data_dir.display();
-            Err(Misconfigured(format!("another process serves from the data directory {directory}")).into())
-        }
-        Err(fs::TryLockError::Error(error)) => Err(error).context("can't lock the data directory"),
-    }
 }
 
 fn origins(configured: &[String]) -> Origins {
