@@ -1,5 +1,7 @@
 //! Where API keys are kept.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use crate::{
@@ -28,11 +30,11 @@ pub struct KeyChanges {
 /// Operator's port: `create`, `update` and `list` are reached with the system secret only; the data plane uses `find`.
 #[async_trait]
 pub trait KeyStore: Send + Sync {
-    /// `Ok(None)` for an unknown id.
+    /// `Ok(None)` for an unknown id. Shared: a store that answers from memory is asked by every request.
     ///
     /// # Errors
     /// An unreachable store MUST be an error, never `None`: our outage is not the client's wrong key.
-    async fn find(&self, id: &KeyId) -> Result<Option<StoredKey>, StoreError>;
+    async fn find(&self, id: &KeyId) -> Result<Option<Arc<StoredKey>>, StoreError>;
 
     /// # Errors
     /// [`StoreError::Conflict`] if the id exists.

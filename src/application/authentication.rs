@@ -89,6 +89,6 @@ impl Authentication {
         if let Err(error) = self.keys.touch(&[(stored.id.clone(), now)]).await {
             tracing::debug!(error = &error as &dyn std::error::Error, "the use of a key was not noted");
         }
-        Ok(Principal { key: stored.into() })
+        Ok(Principal { key: stored })
     }
 }

@@ -102,7 +102,7 @@ impl Keys {
     pub async fn show(&self, id: &str) -> Result<StoredKey, Failure> {
         let id = KeyId::parse(id).ok_or(Failure::NotFound("key"))?;
         let found = self.store.find(&id).await.map_err(|error| store_failed(&error))?;
-        found.ok_or(Failure::NotFound("key"))
+        found.map(Arc::unwrap_or_clone).ok_or(Failure::NotFound("key"))
     }
 
     /// # Errors

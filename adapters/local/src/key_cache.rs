@@ -59,7 +59,7 @@ pub struct CachedKeyStore {
 }
 
 struct Entry {
-    key: StoredKey,
+    key: Arc<StoredKey>,
     loaded_at: Duration,
     /// When its use was last noted, in microseconds since the epoch.
     touched: AtomicI64,
@@ -168,7 +168,7 @@ impl CachedKeyStore {
 
 #[async_trait]
 impl KeyStore for CachedKeyStore {
-    async fn find(&self, id: &KeyId) -> Result<Option<StoredKey>, StoreError> {
+    async fn find(&self, id: &KeyId) -> Result<Option<Arc<StoredKey>>, StoreError> {
         let cached = self.known.get(id).await;
         if let Some(entry) = &cached {
             let patience = if self.store_is_down.load(Ordering::Relaxed) { STALE } else { FRESH };

@@ -1,5 +1,7 @@
 //! [`KeyStore`] in SQL.
 
+use std::sync::Arc;
+
 use ai4free_ports::{
     error::StoreError,
     key::{KeyId, StoredKey},
@@ -42,12 +44,12 @@ impl SqlKeyStore {
 
 #[async_trait]
 impl KeyStore for SqlKeyStore {
-    async fn find(&self, id: &KeyId) -> Result<Option<StoredKey>, StoreError> {
+    async fn find(&self, id: &KeyId) -> Result<Option<Arc<StoredKey>>, StoreError> {
         while_a_client_waits(async {
             // One statement, so that a key is never read with the secrets of another version.
             let query = api_key::Entity::find_by_id(id.as_str()).find_with_related(api_key_secret::Entity);
             let found = query.order_by_asc(api_key_secret::Column::Position).all(&self.database.reader).await?;
-            found.into_iter().next().map(|(key, secrets)| stored_key(key, secrets)).transpose()
+            found.into_iter().next().map(|(key, secrets)| stored_key(key, secrets).map(Arc::new)).transpose()
         })
         .await
     }

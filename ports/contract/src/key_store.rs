@@ -84,14 +84,14 @@ pub async fn a_key_is_found_as_it_was_created(harness: &impl Harness) {
     let plain = key(2);
     store.create(&full).await.unwrap();
     store.create(&plain).await.unwrap();
-    assert_eq!(store.find(&full.id).await.unwrap(), Some(full));
-    assert_eq!(store.find(&plain.id).await.unwrap(), Some(plain));
+    assert_eq!(found(&*store, &full.id).await, Some(full));
+    assert_eq!(found(&*store, &plain.id).await, Some(plain));
 }
 
 pub async fn an_unknown_id_is_none_and_no_error(harness: &impl Harness) {
     let store = harness.store();
     store.create(&key(1)).await.unwrap();
-    assert_eq!(store.find(&key(2).id).await.unwrap(), None);
+    assert_eq!(found(&*store, &key(2).id).await, None);
 }
 
 pub async fn an_id_is_created_once(harness: &impl Harness) {
@@ -99,7 +99,7 @@ pub async fn an_id_is_created_once(harness: &impl Harness) {
     store.create(&key(1)).await.unwrap();
     let second = StoredKey { name: "second".into(), ..key(1) };
     assert_conflict(store.create(&second).await);
-    assert_eq!(store.find(&key(1).id).await.unwrap(), Some(key(1)));
+    assert_eq!(found(&*store, &key(1).id).await, Some(key(1)));
 }
 
 pub async fn an_update_replaces_the_key_and_counts_its_version(harness: &impl Harness) {
@@ -122,29 +122,29 @@ pub async fn an_update_replaces_the_key_and_counts_its_version(harness: &impl Ha
     };
     changed.version = store.update(&changed).await.unwrap();
     assert_eq!(changed.version, key(1).version + 1);
-    assert_eq!(store.find(&key(1).id).await.unwrap(), Some(changed.clone()));
-    assert_eq!(store.find(&key(2).id).await.unwrap(), Some(key(2)), "the other key is as it was");
+    assert_eq!(found(&*store, &key(1).id).await, Some(changed.clone()));
+    assert_eq!(found(&*store, &key(2).id).await, Some(key(2)), "the other key is as it was");
 
     // What was set can be taken back.
     let mut cleared = StoredKey { version: changed.version, ..key(1) };
     cleared.version = store.update(&cleared).await.unwrap();
-    assert_eq!(store.find(&key(1).id).await.unwrap(), Some(cleared));
+    assert_eq!(found(&*store, &key(1).id).await, Some(cleared));
 }
 
 pub async fn an_update_of_nothing_is_a_conflict(harness: &impl Harness) {
     let store = harness.store();
     assert_conflict(store.update(&key(1)).await);
-    assert_eq!(store.find(&key(1).id).await.unwrap(), None);
+    assert_eq!(found(&*store, &key(1).id).await, None);
 }
 
 pub async fn a_stale_writer_cannot_resurrect_a_revoked_key(harness: &impl Harness) {
     let store = harness.store();
     store.create(&key(1)).await.unwrap();
-    let stale = store.find(&key(1).id).await.unwrap().unwrap();
+    let stale = found(&*store, &key(1).id).await.unwrap();
     let revoked = StoredKey { revoked_at: Some(Timestamp(5)), secrets: vec![secret(9, 1)], ..stale.clone() };
     store.update(&revoked).await.unwrap();
     assert_conflict(store.update(&StoredKey { name: "renamed".into(), ..stale }).await);
-    let now = store.find(&key(1).id).await.unwrap().unwrap();
+    let now = found(&*store, &key(1).id).await.unwrap();
     assert_eq!((now.revoked_at, now.name, now.secrets), (Some(Timestamp(5)), key(1).name, vec![secret(9, 1)]));
 }
 
@@ -163,7 +163,7 @@ pub async fn of_racing_writers_one_wins(harness: &impl Harness) {
         for (result, _) in done.iter().filter(|(result, _)| result.is_err()) {
             assert!(matches!(result, Err(StoreError::Conflict(_))), "{result:?}");
         }
-        read = store.find(&key(1).id).await.unwrap().unwrap();
+        read = found(&*store, &key(1).id).await.unwrap();
         assert_eq!((&read.name, read.version), (&winners[0].1, key(1).version + round + 1));
     }
 }
@@ -200,7 +200,7 @@ pub async fn hostile_text_is_only_text(harness: &impl Harness) {
             ..key(number)
         };
         store.create(&hostile).await.unwrap();
-        assert_eq!(store.find(&hostile.id).await.unwrap(), Some(hostile));
+        assert_eq!(found(&*store, &hostile.id).await, Some(hostile));
     }
     assert_eq!(store.list(None, 100).await.unwrap().keys.len(), 6);
 }
@@ -359,6 +359,10 @@ pub async fn a_pepper_is_remembered_once(harness: &impl Harness) {
     assert!(remembered.iter().all(|fingerprint| fingerprint == &remembered[0]), "{remembered:?}");
     assert_eq!(store.remember_pepper(1, [99; 32]).await.unwrap(), remembered[0]);
     assert_eq!(store.remember_pepper(u16::MAX, [99; 32]).await.unwrap(), [99; 32]);
+}
+
+async fn found(store: &dyn KeyStore, id: &KeyId) -> Option<StoredKey> {
+    store.find(id).await.unwrap().map(Arc::unwrap_or_clone)
 }
 
 fn key(number: u32) -> StoredKey {

@@ -59,11 +59,11 @@ impl FakeStore {
 
 #[async_trait]
 impl KeyStore for FakeStore {
-    async fn find(&self, id: &KeyId) -> Result<Option<StoredKey>, StoreError> {
+    async fn find(&self, id: &KeyId) -> Result<Option<Arc<StoredKey>>, StoreError> {
         self.finds.fetch_add(1, Ordering::SeqCst);
         let at_once = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_at_once.fetch_max(at_once, Ordering::SeqCst);
-        let found = self.keys.lock().unwrap().get(id).cloned();
+        let found = self.keys.lock().unwrap().get(id).cloned().map(Arc::new);
         self.has_read.notify_one();
         if self.is_gated.load(Ordering::SeqCst) {
             self.release.0.acquire().await.unwrap().forget();
@@ -258,7 +258,8 @@ async fn a_store_that_is_known_to_be_down_is_not_asked_for_an_old_entry() {
 #[tokio::test]
 async fn an_update_is_seen_at_once() {
     let Setup { cached, .. } = setup(&[&id(1)]);
-    let revoked = StoredKey { revoked_at: Some(Timestamp(1)), ..cached.find(&id(1)).await.unwrap().unwrap() };
+    let read = cached.find(&id(1)).await.unwrap().unwrap();
+    let revoked = StoredKey { revoked_at: Some(Timestamp(1)), ..(*read).clone() };
     assert_eq!(cached.update(&revoked).await.unwrap(), 2);
     let found = cached.find(&id(1)).await.unwrap().unwrap();
     assert_eq!((found.version, found.revoked_at), (2, Some(Timestamp(1))));
@@ -331,7 +332,7 @@ async fn who_asks_after_a_change_does_not_get_the_answer_of_a_look_up_before_it(
 async fn an_older_version_never_replaces_a_newer_one() {
     let Setup { clock, cached, .. } = setup(&[]);
     let found = |version| {
-        let (key, touched) = (key(&id(1), version), AtomicI64::new(0));
+        let (key, touched) = (key(&id(1), version).into(), AtomicI64::new(0));
         Found::Known(Arc::new(Entry { key, loaded_at: clock.monotonic(), touched }))
     };
     cached.remember(&id(1), &found(3)).await;
@@ -393,7 +394,7 @@ async fn what_a_hit_costs() {
 async fn find_all(
     cached: &Arc<CachedKeyStore>,
     ids: impl Iterator<Item = KeyId>,
-) -> Vec<Result<Option<StoredKey>, StoreError>> {
+) -> Vec<Result<Option<Arc<StoredKey>>, StoreError>> {
     let mut asking = tokio::task::JoinSet::new();
     for id in ids {
         let cached = cached.clone();
