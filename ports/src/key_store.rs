@@ -56,7 +56,8 @@ pub trait KeyStore: Send + Sync {
     /// The sequence as it stands: where a replica that knows no key yet starts.
     async fn current_sequence(&self) -> Result<i64, StoreError>;
 
-    /// Notes when keys were last used. Best effort, not a change; never moves a time back.
+    /// Notes when keys were last used, as [`StoredKey::last_used_at`] then says. Best effort, not a change; never moves a
+    /// time back.
     async fn touch(&self, used: &[(KeyId, Timestamp)]) -> Result<(), StoreError>;
 
     /// Remembers the fingerprint of a pepper version unless one is remembered already; returns the one that is remembered.

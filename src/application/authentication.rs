@@ -1,6 +1,6 @@
 //! Who is asking: from the text of an API key to the key that is stored under its id.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ai4free_ports::{
     key::{ApiKey, KeyId, KeyState, StoredKey},
@@ -53,6 +53,9 @@ impl Principal {
     }
 }
 
+/// Uses of a key that follow each other closer than this are one use: not every request has to note its own.
+const LAST_USE_PRECISION: Duration = Duration::from_secs(60);
+
 pub struct Authentication {
     pub keys: Arc<dyn KeyStore>,
     pub hasher: Arc<dyn KeyHasher>,
@@ -86,7 +89,9 @@ impl Authentication {
             KeyState::Revoked => return Err(Failure::Unauthenticated(AuthenticationProblem::Revoked)),
             KeyState::Expired => return Err(Failure::Unauthenticated(AuthenticationProblem::Expired)),
         }
-        if let Err(error) = self.keys.touch(&[(stored.id.clone(), now)]).await {
+        if stored.last_used_at.is_none_or(|last| last.saturating_add(LAST_USE_PRECISION) <= now)
+            && let Err(error) = self.keys.touch(&[(stored.id.clone(), now)]).await
+        {
             tracing::debug!(error = &error as &dyn std::error::Error, "the use of a key was not noted");
         }
         Ok(Principal { key: stored })

@@ -1,6 +1,7 @@
 //! Requests from admission to settlement, over ports that are made by hand: nothing is held, open or charged twice, wherever
 //! a client leaves and however a provider fails.
 
+mod authentication;
 mod fakes;
 
 use std::{

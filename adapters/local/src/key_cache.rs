@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -20,6 +20,7 @@ use ai4free_ports::{
     key_store::{KeyChanges, KeyPage, KeyStore},
     runtime::{Clock, Timestamp},
 };
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use moka::{future::Cache, ops::compute::Op};
 use tokio::sync::Semaphore;
@@ -39,8 +40,6 @@ const ABSENT: Duration = Duration::from_secs(5);
 const LOOKUPS: usize = 8;
 /// Waiting for a permit included.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
-/// The use of a key is noted once in this many microseconds.
-const TOUCH_EVERY: i64 = 60_000_000;
 
 /// A [`KeyStore`] that answers from memory as long as the key has not changed.
 ///
@@ -59,10 +58,22 @@ pub struct CachedKeyStore {
 }
 
 struct Entry {
-    key: Arc<StoredKey>,
+    /// Swapped only to move its last use on.
+    key: ArcSwap<StoredKey>,
     loaded_at: Duration,
-    /// When its use was last noted, in microseconds since the epoch.
-    touched: AtomicI64,
+}
+
+impl Entry {
+    fn key(&self) -> Arc<StoredKey> {
+        self.key.load_full()
+    }
+
+    fn used(&self, at: Timestamp) {
+        let key = self.key.load();
+        if key.last_used_at < Some(at) {
+            self.key.store(Arc::new(StoredKey { last_used_at: Some(at), ..StoredKey::clone(&key) }));
+        }
+    }
 }
 
 /// What a look-up came to; shared by all who waited for it.
@@ -136,7 +147,7 @@ impl CachedKeyStore {
         match answer.unwrap_or_else(|elapsed| Err(StoreError::Unavailable(elapsed.into()))) {
             Ok(Some(key)) => {
                 let loaded_at = self.clock.monotonic();
-                Found::Known(Arc::new(Entry { key, loaded_at, touched: AtomicI64::new(i64::MIN) }))
+                Found::Known(Arc::new(Entry { key: key.into(), loaded_at }))
             }
             Ok(None) => Found::Absent,
             Err(error) => Found::Failed(Arc::new(error)),
@@ -147,7 +158,7 @@ impl CachedKeyStore {
         match found {
             Found::Known(entry) => {
                 let replace = async |cached: Option<moka::Entry<KeyId, Arc<Entry>>>| match cached {
-                    Some(cached) if cached.value().key.version > entry.key.version => Op::Nop,
+                    Some(cached) if cached.value().key().version > entry.key().version => Op::Nop,
                     _ => Op::Put(entry.clone()),
                 };
                 self.known.entry_by_ref(id).and_compute_with(replace).await;
@@ -173,18 +184,16 @@ impl KeyStore for CachedKeyStore {
         if let Some(entry) = &cached {
             let patience = if self.store_is_down.load(Ordering::Relaxed) { STALE } else { FRESH };
             if self.age(entry.loaded_at) < patience {
-                return Ok(Some(entry.key.clone()));
+                return Ok(Some(entry.key()));
             }
         } else if self.unknown.get(id).await.is_some_and(|at| self.age(at) < ABSENT) {
             return Ok(None);
         }
         match self.look_up(id).await {
-            Found::Known(entry) => Ok(Some(entry.key.clone())),
+            Found::Known(entry) => Ok(Some(entry.key())),
             Found::Absent => Ok(None),
             Found::Failed(error) => match (cached, &*error) {
-                (Some(entry), StoreError::Unavailable(_)) if self.age(entry.loaded_at) < STALE => {
-                    Ok(Some(entry.key.clone()))
-                }
+                (Some(entry), StoreError::Unavailable(_)) if self.age(entry.loaded_at) < STALE => Ok(Some(entry.key())),
                 (_, StoreError::Unavailable(_)) => Err(StoreError::Unavailable(error.into())),
                 (_, StoreError::Conflict(what)) => Err(StoreError::Conflict(what.clone())),
                 (_, StoreError::Corrupt(what)) => Err(StoreError::Corrupt(what.clone())),
@@ -216,16 +225,11 @@ impl KeyStore for CachedKeyStore {
         self.store.current_sequence().await
     }
 
-    /// Only notes it: [`KeyFeed`] brings it to the store, at most once a minute per key.
+    /// Seen here at once; [`KeyFeed`] brings it to the store.
     async fn touch(&self, used: &[(KeyId, Timestamp)]) -> Result<(), StoreError> {
         for (id, at) in used {
             if let Some(entry) = self.known.get(id).await {
-                let last = entry.touched.load(Ordering::Relaxed);
-                let is_first = at.0.saturating_sub(last) >= TOUCH_EVERY
-                    && entry.touched.compare_exchange(last, at.0, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-                if !is_first {
-                    continue;
-                }
+                entry.used(*at);
             }
             self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), *at);
         }

@@ -332,8 +332,8 @@ async fn who_asks_after_a_change_does_not_get_the_answer_of_a_look_up_before_it(
 async fn an_older_version_never_replaces_a_newer_one() {
     let Setup { clock, cached, .. } = setup(&[]);
     let found = |version| {
-        let (key, touched) = (key(&id(1), version).into(), AtomicI64::new(0));
-        Found::Known(Arc::new(Entry { key, loaded_at: clock.monotonic(), touched }))
+        let key = ArcSwap::from_pointee(key(&id(1), version));
+        Found::Known(Arc::new(Entry { key, loaded_at: clock.monotonic() }))
     };
     cached.remember(&id(1), &found(3)).await;
     cached.remember(&id(1), &found(2)).await;
@@ -363,17 +363,21 @@ async fn another_waiter_takes_over_when_the_first_one_goes_away() {
 }
 
 #[tokio::test]
-async fn the_use_of_a_key_is_noted_once_a_minute() {
+async fn the_use_of_a_key_is_seen_at_once_and_brought_to_the_store_once() {
     let Setup { store, clock, cached, feed } = setup(&[&id(1)]);
     cached.find(&id(1)).await.unwrap();
-    let start = clock.now();
-    for _ in 0..130 {
-        cached.touch(&[(id(1), clock.now())]).await.unwrap();
-        feed.flush_touches().await;
-        clock.advance(1);
+    let (early, late) = (clock.now(), clock.now().saturating_add(Duration::from_secs(1)));
+    for (at, last) in [(early, early), (late, late), (early, late)] {
+        cached.touch(&[(id(1), at)]).await.unwrap();
+        let found = cached.find(&id(1)).await.unwrap().unwrap();
+        assert_eq!((found.last_used_at, store.finds()), (Some(last), 1));
     }
-    let minute = |n: u64| start.saturating_add(Duration::from_secs(n * 60));
-    assert_eq!(*store.touches.lock().unwrap(), [(id(1), minute(0)), (id(1), minute(1)), (id(1), minute(2))]);
+    cached.touch(&[(id(1), late), (id(2), early)]).await.unwrap();
+    feed.flush_touches().await;
+    feed.flush_touches().await;
+    let mut touches = store.touches.lock().unwrap();
+    touches.sort();
+    assert_eq!(*touches, [(id(1), late), (id(2), early)]);
 }
 
 /// `cargo test -p ai4free-local --release -- --ignored --nocapture hit` prints what a hit costs.
