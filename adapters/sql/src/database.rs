@@ -13,6 +13,8 @@ use sea_orm::{
     },
 };
 
+use crate::failure::{Failure, unavailable};
+
 /// Connections that only read, on SQLite.
 const SQLITE_READERS: u32 = 4;
 /// How long a writer waits for one of another process.
@@ -57,12 +59,26 @@ impl Database {
         self.writer.get_database_backend()
     }
 
-    pub(crate) async fn begin_write(&self) -> Result<DatabaseTransaction, DbErr> {
+    pub(crate) async fn begin_read(&self) -> Result<DatabaseTransaction, Failure> {
+        self.reader.begin().await.map_err(|error| self.not_begun(error))
+    }
+
+    pub(crate) async fn begin_write(&self) -> Result<DatabaseTransaction, Failure> {
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        self.writer.begin_with_options(options).await
+        self.writer.begin_with_options(options).await.map_err(|error| self.not_begun(error))
+    }
+
+    fn not_begun(&self, error: DbErr) -> Failure {
+        match (&self.postgres, error) {
+            (Some(postgres), error @ (DbErr::ConnectionAcquire(_) | DbErr::Conn(_))) => {
+                let server = format!("{}:{}", postgres.get_host(), postgres.get_port());
+                Failure::NoConnection { server, error }
+            }
+            (_, error) => Failure::Database(error),
+        }
     }
 
     /// Closes all connections, after what runs on them has ended.
@@ -71,7 +87,7 @@ impl Database {
     /// Never matters at the end of a process; tests want to know.
     pub async fn close(self) -> Result<(), StoreError> {
         let closed = self.reader.close().await.and(self.writer.close().await);
-        closed.map_err(|error| StoreError::Unavailable(Box::new(error)))
+        closed.map_err(|error| unavailable(&error))
     }
 }
 
@@ -136,7 +152,7 @@ async fn connect_sqlite(url: &str, options: DatabaseOptions) -> Result<Database,
         .acquire_timeout(SQLITE_BUSY)
         .connect_with(connection.clone())
         .await
-        .map_err(|error| StoreError::Unavailable(Box::new(error)))?;
+        .map_err(|error| unavailable(&error))?;
     let reader = SqlitePoolOptions::new()
         .max_connections(SQLITE_READERS)
         .acquire_timeout(options.acquire_timeout)

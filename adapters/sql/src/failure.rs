@@ -1,6 +1,6 @@
 //! What goes wrong inside this crate, and how long anything may take.
 
-use std::{borrow::Cow, future::Future, time::Duration};
+use std::{borrow::Cow, fmt::Display, future::Future, time::Duration};
 
 use ai4free_ports::error::{Source, StoreError};
 use sea_orm::{DbErr, RuntimeErr, SqlErr};
@@ -17,6 +17,11 @@ const MIGRATION_DEADLINE: Duration = Duration::from_secs(15 * 60);
 #[derive(Debug)]
 pub(crate) enum Failure {
     Database(DbErr),
+    /// `server` is host and port, never more of the URL.
+    NoConnection {
+        server: String,
+        error: DbErr,
+    },
     Conflict(&'static str),
     Corrupt(Cow<'static, str>),
 }
@@ -33,11 +38,19 @@ impl From<Failure> for StoreError {
             Failure::Database(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => {
                 Self::Conflict("the row exists already".into())
             }
-            Failure::Database(error) => Self::Unavailable(Box::new(error)),
+            Failure::Database(error) => unavailable(&error),
+            Failure::NoConnection { server, error } => {
+                unavailable(&format_args!("no connection to Postgres at {server}: {error}"))
+            }
             Failure::Conflict(what) => Self::Conflict(what.into()),
             Failure::Corrupt(what) => Self::Corrupt(what),
         }
     }
+}
+
+/// The libraries' errors have their causes in their text: as sources they would bring them once more.
+pub(crate) fn unavailable(error: &impl Display) -> StoreError {
+    StoreError::Unavailable(error.to_string().into())
 }
 
 /// What Postgres calls the error (five characters, <https://www.postgresql.org/docs/current/errcodes-appendix.html>).

@@ -50,7 +50,7 @@ pub async fn migrate(database: &Database) -> Result<(), StoreError> {
 /// An unreachable database.
 pub async fn migration_status(database: &Database) -> Result<MigrationStatus, StoreError> {
     while_a_client_waits(async {
-        let transaction = sea_orm::TransactionTrait::begin(&database.reader).await?;
+        let transaction = database.begin_read().await?;
         status(&transaction).await
     })
     .await

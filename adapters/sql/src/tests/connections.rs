@@ -1,10 +1,10 @@
-use std::{error::Error, fmt::Write};
+use std::{error::Error, fmt::Write, time::Duration};
 
 use ai4free_ports::{error::StoreError, key::KeyId, key_store::KeyStore};
 use sea_orm::{ConnectionTrait, sea_query::Query};
 
 use crate::{
-    DatabaseOptions, SqlKeyStore, connect, list_tables, migrate, sqlite_url,
+    DatabaseOptions, SqlKeyStore, connect, list_tables, migrate, migration_status, sqlite_url,
     tests::harness::{PATIENT, Sqlite, TestDatabase},
 };
 
@@ -88,13 +88,33 @@ async fn sqlite_writes_ahead() {
     assert_eq!(row.try_get_by_index::<String>(0).unwrap(), "wal");
 }
 
+#[tokio::test]
+async fn an_unreachable_postgres_is_named_by_host_and_port_and_each_cause_once() {
+    let url = "postgres://canary-user:canary-password@127.0.0.1:1/canary-name";
+    let options = DatabaseOptions { acquire_timeout: Duration::from_millis(50), ..DatabaseOptions::default() };
+    let down = connect(url, options).await.unwrap();
+    let asked = SqlKeyStore::new(down.clone()).current_sequence().await.unwrap_err();
+    for error in [migrate(&down).await.unwrap_err(), migration_status(&down).await.unwrap_err()] {
+        assert_says_nothing_of("canary", &error);
+        assert_eq!(causes(&error).matches("no connection to Postgres at 127.0.0.1:1: ").count(), 1, "{error:?}");
+        assert_eq!(causes(&error).matches("timed out").count(), 1, "{error:?}");
+    }
+    assert_eq!(causes(&asked).matches("timed out").count(), 1, "{asked:?}");
+}
+
 fn assert_says_nothing_of(secret: &str, error: &StoreError) {
     assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
-    let mut text = format!("{error:?}");
-    let mut cause: Option<&dyn Error> = Some(error);
+    let text = format!("{error:?}{}", causes(error));
+    assert!(!text.contains(secret), "{text}");
+}
+
+/// As `anyhow` and the log write an error.
+fn causes(error: &StoreError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
     while let Some(error) = cause {
-        write!(text, "\n{error}").unwrap();
+        write!(text, ": {error}").unwrap();
         cause = error.source();
     }
-    assert!(!text.contains(secret), "{text}");
+    text
 }
