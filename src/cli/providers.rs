@@ -113,7 +113,14 @@ mod tests {
         let openai = find("openai");
         assert_eq!((openai.host.as_str(), openai.credentials, &openai.disabled), ("127.0.0.1", 1, &None));
         assert_eq!(openai.patterns, ["openai/*"]);
-        assert_eq!(find("groq").disabled.as_deref(), Some("no credentials"));
+        for (id, reason) in [
+            ("groq", "no credentials"),
+            ("ollama", "no base URL"),
+            ("Provider-1", "no base URL"),
+            ("Provider-2", "no base URL and no credentials"),
+        ] {
+            assert_eq!(find(id).disabled.as_deref(), Some(reason), "{id}");
+        }
         assert_eq!(find("local").host, "built in");
         let report = report(&standings);
         assert!(!format!("{:?}{}", report.rows, report.json).contains("canary"));

@@ -58,7 +58,7 @@ pub(super) fn read(root: &Section<'_>, files: &[String], default_timeouts: Timeo
         }
     }
     let mut providers = Providers::default();
-    let mut without_anything = Vec::new();
+    let mut unconfigured = Vec::new();
     for entry in &entries {
         let position = own.iter().position(|(name, _)| *name == entry.id);
         let section = position.map(|position| own.swap_remove(position).1);
@@ -67,9 +67,9 @@ pub(super) fn read(root: &Section<'_>, files: &[String], default_timeouts: Timeo
         providers.known_patterns.extend(draft.pattern().cloned());
         match draft.resolve(&mut providers) {
             Ok(()) | Err(Disabled::Silent) => {}
-            Err(Disabled::Unconfigured) => {
-                without_anything.push(&*entry.id);
-                providers.disabled.push((entry.id.as_str().into(), "no credentials".to_owned()));
+            Err(Disabled::Unconfigured { lacks }) => {
+                unconfigured.push(&*entry.id);
+                providers.disabled.push((entry.id.as_str().into(), format!("no {lacks}")));
             }
             Err(Disabled::Because(reason)) => {
                 reading.note(format!("provider {} is disabled: {reason}", entry.id));
@@ -77,8 +77,8 @@ pub(super) fn read(root: &Section<'_>, files: &[String], default_timeouts: Timeo
             }
         }
     }
-    if !without_anything.is_empty() {
-        reading.note(format!("providers without credentials, disabled: {}", without_anything.join(", ")));
+    if !unconfigured.is_empty() {
+        reading.note(format!("providers without base URL or credentials, disabled: {}", unconfigured.join(", ")));
     }
     check_credential_names(&providers, reading);
     providers
@@ -89,7 +89,9 @@ enum Disabled {
     /// A problem was reported.
     Silent,
     /// Nothing of it is set.
-    Unconfigured,
+    Unconfigured {
+        lacks: &'static str,
+    },
     Because(String),
 }
 
@@ -164,12 +166,12 @@ impl<'a> Draft<'a> {
         let (base_url, credentials) = match (base_url, credentials) {
             (Some(base_url), Some(credentials)) => (base_url, credentials),
             (None, _) if self.is_new => return self.wrong("a new provider needs a base_url"),
-            (None, None) => return Err(Disabled::Unconfigured),
+            (None, None) => return Err(Disabled::Unconfigured { lacks: "base URL and no credentials" }),
             (None, Some(_)) if entry.credentials_env.is_empty() || entry.credentials_optional => {
-                return Err(Disabled::Unconfigured);
+                return Err(Disabled::Unconfigured { lacks: "base URL" });
             }
             (Some(_), None) if entry.base_url.is_some() && self.base_url.is_none() => {
-                return Err(Disabled::Unconfigured);
+                return Err(Disabled::Unconfigured { lacks: "credentials" });
             }
             (None, Some(_)) => {
                 return Err(Disabled::Because(format!("{} is not set", entry.base_url_env.join(" or "))));
