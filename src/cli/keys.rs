@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-use ai4free_ports::{limits::Limits, runtime::Timestamp};
+use ai4free_ports::{key::KeyId, limits::Limits, runtime::Timestamp};
 
-use super::{exit::ExitStatus, key_view, moment, output::Report, session::Session};
+use super::{
+    exit::{ExitStatus, Misuse},
+    key_view, moment,
+    output::Report,
+    session::Session,
+};
 use crate::{
     application::keys::{IssuedKey, Keys, NewKey},
     wiring,
@@ -63,6 +68,9 @@ pub(super) struct CreateArguments {
 const PAGE: u16 = 100;
 
 pub(super) async fn run(session: &Session, verb: KeysVerb) -> anyhow::Result<ExitStatus> {
+    if let KeysVerb::Show { id } | KeysVerb::Revoke { id } | KeysVerb::Rotate { id, .. } = &verb {
+        key_id(id)?;
+    }
     let administration = wiring::administration(&session.settings).await?;
     let (keys, now) = (&administration.keys, administration.clock.now());
     let report = match verb {
@@ -76,6 +84,11 @@ pub(super) async fn run(session: &Session, verb: KeysVerb) -> anyhow::Result<Exi
     };
     report.print(session.format)?;
     Ok(ExitStatus::Success)
+}
+
+/// Not a parser of clap's: its error would quote what was given, and that may be a whole key.
+pub(super) fn key_id(text: &str) -> Result<KeyId, Misuse> {
+    KeyId::parse(text).ok_or_else(|| Misuse("expected the 12 characters of a key's id, not the key itself".to_owned()))
 }
 
 impl CreateArguments {
@@ -111,5 +124,17 @@ async fn list(keys: &Keys, now: Timestamp) -> anyhow::Result<Report> {
         if is_last {
             return Ok(key_view::list(&all, now));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_key_in_place_of_its_id_is_refused_without_repeating_it() {
+        assert!(key_id("abcdefghijkl").is_ok());
+        let refused = key_id("sk-a4f-abcdefghijklCanary").err().unwrap().to_string();
+        assert!(refused.contains("not the key itself") && !refused.contains("Canary"), "{refused}");
     }
 }

@@ -78,7 +78,6 @@ fn wrong_usage_is_refused() {
         "keys show",
         "keys create --name a --max-output-tokens 0",
         "keys create --name a --expires-at tomorrow",
-        "usage report --key sk-a4f-abcdefghijkl",
         "usage report --by week",
         "serve --host nowhere",
         "serve --port 70000",

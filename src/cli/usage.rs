@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use ai4free_ports::{
-    key::KeyId,
     runtime::Timestamp,
     usage_ledger::{Audience, Counters, UsageReport},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     exit::{ExitStatus, Misuse},
+    keys::key_id,
     moment,
     output::Report,
     session::Session,
@@ -26,8 +26,8 @@ pub(super) enum UsageVerb {
 #[derive(Debug, clap::Args)]
 pub(super) struct ReportArguments {
     /// Of one key [default: of all]
-    #[arg(long, value_name = "ID", value_parser = key_id)]
-    key: Option<KeyId>,
+    #[arg(long, value_name = "ID")]
+    key: Option<String>,
     /// A day or a time, rounded down to its hour [default: the beginning]
     #[arg(long, value_name = "WHEN", value_parser = moment::parse)]
     from: Option<Timestamp>,
@@ -48,20 +48,17 @@ pub(super) enum Grouping {
 
 pub(super) async fn run(session: &Session, verb: UsageVerb) -> anyhow::Result<ExitStatus> {
     let UsageVerb::Report(arguments) = verb;
+    let key = arguments.key.as_deref().map(key_id).transpose()?;
     let administration = wiring::administration(&session.settings).await?;
     let from = arguments.from.unwrap_or_default();
     let to = arguments.to.unwrap_or_else(|| administration.clock.now().saturating_add(Duration::from_secs(3600)));
     if to <= from {
         return Err(Misuse("--to must be later than --from".to_owned()).into());
     }
-    let audience = arguments.key.map_or(Audience::Operator, Audience::Key);
+    let audience = key.map_or(Audience::Operator, Audience::Key);
     let usage = administration.ledger.report(&audience, from, to).await?;
     report(&usage, arguments.by).print(session.format)?;
     Ok(ExitStatus::Success)
-}
-
-fn key_id(text: &str) -> Result<KeyId, String> {
-    KeyId::parse(text).ok_or_else(|| "expected the 12 characters of a key's id, not the key itself".to_owned())
 }
 
 fn report(usage: &UsageReport, by: Grouping) -> Report {
@@ -106,7 +103,9 @@ fn row(group: &str, counters: &Counters) -> Vec<String> {
 }
 
 fn object(group: Option<(&str, &str)>, counters: &Counters) -> Value {
-    let mut object = json!({
+    let mut members: Map<String, Value> =
+        group.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    let sums = json!({
         "total_requests": counters.requests,
         "successful_requests": counters.successful,
         "failed_requests": counters.failed(),
@@ -115,10 +114,10 @@ fn object(group: Option<(&str, &str)>, counters: &Counters) -> Value {
         "output_tokens": counters.output_tokens,
         "total_cost": counters.cost.to_string(),
     });
-    if let (Some((name, value)), Some(members)) = (group, object.as_object_mut()) {
-        members.insert(name.to_owned(), value.into());
+    if let Value::Object(sums) = sums {
+        members.extend(sums);
     }
-    object
+    members.into()
 }
 
 #[cfg(test)]
@@ -143,6 +142,7 @@ mod tests {
         assert_eq!(by_model.rows[2], ["total", "5", "3", "2", "0", "0", "0", "0.001690000001"]);
         assert_eq!(by_model.json["total"]["total_cost"], "0.001690000001");
         assert_eq!(by_model.json["data"][1]["model"], "o3");
+        assert_eq!(by_model.json["data"][0].as_object().unwrap().keys().next().unwrap(), "model");
         assert_eq!(report(&usage, Grouping::Day).rows[0][0], "2024-10-04");
     }
 }
