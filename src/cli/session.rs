@@ -32,11 +32,7 @@ pub(super) fn settings(global: GlobalArguments) -> Result<Settings, ConfigErrors
 
 fn sources(global: GlobalArguments) -> Sources {
     let quiet = global.quiet.then(|| "error".to_owned());
-    let flags = Flags {
-        data_dir: global.data_dir,
-        log_level: global.log_level.or(quiet),
-        log_format: global.log_format,
-        ..Flags::default()
-    };
+    let flags =
+        Flags { data_dir: global.data_dir, log_level: global.log_level.or(quiet), log_format: global.log_format };
     Sources::of_process(global.config, flags)
 }

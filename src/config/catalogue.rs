@@ -76,6 +76,7 @@ pub(super) fn snapshot(
 fn model(entry: ModelEntry, own_limits: Limits, providers: &Providers) -> Model {
     let kind = ModelKind::from(entry.kind);
     let targets: Vec<Target> = entry.targets.into_iter().map(Target::from).collect();
+    let first_provider = targets.first().map(|target| target.provider.clone());
     let usable: Vec<Target> = targets.iter().filter(|target| serves(providers, target, kind)).cloned().collect();
     let available = !usable.is_empty();
     Model {
@@ -90,7 +91,7 @@ fn model(entry: ModelEntry, own_limits: Limits, providers: &Providers) -> Model 
         limits: own_limits.or(entry.limits),
         encoding: entry.encoding,
         description: entry.description.map(Into::into),
-        owned_by: entry.owned_by.into(),
+        owned_by: entry.owned_by.map(Into::into).or(first_provider).unwrap_or_default(),
         created: entry.created,
         available,
     }

@@ -35,7 +35,8 @@ pub(super) struct ModelEntry {
     /// For everybody together.
     #[serde(default)]
     pub(super) limits: Limits,
-    pub(super) owned_by: String,
+    /// Absent: the provider of the first target.
+    pub(super) owned_by: Option<String>,
     /// Unix seconds; 0 when unknown.
     #[serde(default)]
     pub(super) created: i64,

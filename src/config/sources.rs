@@ -39,13 +39,10 @@ impl Sources {
     }
 }
 
-/// Settings given on the command line. They win over everything else.
+/// Settings that any verb takes on the command line. They win over everything else.
 #[derive(Clone, Default)]
 pub struct Flags {
-    pub listen: Option<String>,
     pub data_dir: Option<PathBuf>,
-    pub database_url: Option<String>,
-    pub redis_url: Option<String>,
     pub log_level: Option<String>,
     pub log_format: Option<String>,
 }
@@ -55,10 +52,7 @@ impl Flags {
     pub(super) fn given(&self) -> impl Iterator<Item = (&'static str, &'static str, String)> {
         let data_dir = self.data_dir.as_ref().map(|path| path.to_string_lossy().into_owned());
         [
-            ("--listen", "server.listen", self.listen.clone()),
             ("--data-dir", "data_dir", data_dir),
-            ("--database-url", "database.url", self.database_url.clone()),
-            ("--redis-url", "redis.url", self.redis_url.clone()),
             ("--log-level", "telemetry.level", self.log_level.clone()),
             ("--log-format", "telemetry.log_format", self.log_format.clone()),
         ]

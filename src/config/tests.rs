@@ -245,8 +245,9 @@ fn sources_win_over_each_other_in_the_documented_order() {
     assert_eq!(settings.server.drain.as_secs(), 22);
     assert_eq!(settings.server.keep_alive.as_secs(), 33);
     assert_eq!(settings.server.pre_stop.as_secs(), 0);
-    sources.flags.listen = Some("localhost:3".to_owned());
-    assert_eq!(load(&sources).unwrap().server.listen.to_string(), "127.0.0.1:3");
+    sources.environment.insert("RUST_LOG".into(), "debug".into());
+    sources.flags.log_level = Some("trace".to_owned());
+    assert_eq!(load(&sources).unwrap().telemetry.level, "trace");
 }
 
 #[test]
@@ -428,7 +429,7 @@ fn the_operators_files_are_merged_over_the_catalogue_by_id() {
     let mine = r#"{"version":1,"price_version":7,"models":[
         {"id":"gpt-4o","price":{"input":1,"output":2}},
         {"id":"o1","price":null},
-        {"id":"house/model","kind":"chat","targets":[{"provider":"house","model":"m"}],"owned_by":"us"}]}"#;
+        {"id":"house/model","kind":"chat","targets":[{"provider":"house","model":"m"}]}]}"#;
     fs::write(&models, mine).unwrap();
     let providers = directory.path().join("providers.json");
     fs::write(
@@ -447,7 +448,9 @@ fn the_operators_files_are_merged_over_the_catalogue_by_id() {
     assert_eq!((price.version, price.input, changed.max_output_tokens), (7, 1, Some(16384)));
     assert_eq!(settings.catalogue.find("gpt-4.1").unwrap().price.as_ref().unwrap().version, 1);
     assert!(settings.catalogue.find("o1").unwrap().price.is_none());
-    assert!(settings.catalogue.find("house/model").unwrap().available);
+    let own = settings.catalogue.find("house/model").unwrap();
+    assert!(own.available);
+    assert_eq!(&*own.owned_by, "house");
 
     let dangling = r#"{"version":1,"default_image_model":"gpt-4o","models":[
         {"id":"a","kind":"chat","targets":[{"provider":"opnai","model":"m"}],"owned_by":"us","aliases":["gpt-4o"]},
