@@ -3,6 +3,7 @@
 //! `AI4FREE_TEST_STORES` chooses the stores; see [`support::stores`].
 
 #![expect(clippy::disallowed_methods, reason = "a test has a clock and tasks of its own")]
+#![expect(clippy::string_slice, reason = "keys are ASCII")]
 
 #[cfg(test)]
 mod support;
