@@ -53,11 +53,11 @@ pub enum Lane {
 }
 
 /// Everything about a call that does not depend on who is admitted.
-pub struct Plan {
+pub struct Plan<'a> {
     pub request: InboundRequest,
-    pub candidates: Vec<Candidate>,
-    /// The model is filled in for each candidate.
-    pub edits: Edits,
+    pub candidates: Vec<Candidate<'a>>,
+    /// Sent when it is not what the client said.
+    pub output_cap: Option<u64>,
     pub encoding: Encoding,
     pub lane: Lane,
 }
@@ -90,15 +90,15 @@ impl Upstreams {
     pub async fn attempt(
         &self,
         admitted: Admitted,
-        plan: Plan,
+        plan: Plan<'_>,
         counter: &Arc<dyn TokenCounter>,
     ) -> Result<Answer, Failure> {
         let (mut meter, limits) = admitted.into_parts();
         let mut last: Option<ProviderError> = None;
         for candidate in &plan.candidates {
-            let Some(entry) = self.by_id.get(&candidate.provider) else { continue };
+            let Some(entry) = self.by_id.get(&candidate.target.provider) else { continue };
             if let Some(error) = last.take() {
-                if meter.extend(credential_scope(&candidate.info)).await.is_err() {
+                if meter.extend(credential_scope(candidate.info)).await.is_err() {
                     last = Some(error); // this credential is at its limit: the next one
                     continue;
                 }
@@ -136,15 +136,20 @@ impl Upstreams {
     async fn call(
         &self,
         entry: &Entry,
-        candidate: &Candidate,
-        plan: &Plan,
+        candidate: &Candidate<'_>,
+        plan: &Plan<'_>,
         meter: &mut Meter,
     ) -> Result<Reply, ProviderError> {
         let provider = match plan.lane {
             Lane::Client => &entry.upstream.provider,
             Lane::Probe => &entry.upstream.probe,
         };
-        let edits = Edits { model: candidate.upstream_model.clone(), ..plan.edits.clone() };
+        let edits = Edits {
+            model: candidate.target.upstream_model.clone(),
+            output_cap: plan.output_cap,
+            output_cap_field: None,
+            ask_for_usage: true,
+        };
         let call = Call {
             id: meter.request(),
             request: plan.request.clone(),
@@ -152,14 +157,14 @@ impl Upstreams {
             credential: candidate.credential,
             deadlines: entry.upstream.deadlines,
         };
-        meter.attempt(&candidate.provider, &candidate.info.id);
+        meter.attempt(&candidate.target.provider, &candidate.info.id);
         let started = meter.monotonic();
         let reply = provider.call(call).await;
         meter.waited_upstream(meter.monotonic().saturating_sub(started));
         if let Err(error) = &reply {
             tracing::info!(
                 request = %meter.request(),
-                provider = &*candidate.provider,
+                provider = &*candidate.target.provider,
                 credential = &*candidate.info.id,
                 kind = error.kind.as_str(),
                 status = error.status,
@@ -172,7 +177,7 @@ impl Upstreams {
 }
 
 async fn count_whole(
-    plan: &Plan,
+    plan: &Plan<'_>,
     counter: &Arc<dyn TokenCounter>,
     body: &[u8],
 ) -> Option<ai4free_ports::usage::TokenUsage> {
@@ -188,7 +193,7 @@ fn metered(
     entry: &Entry,
     frames: FrameStream,
     meter: Meter,
-    plan: &Plan,
+    plan: &Plan<'_>,
     counter: &Arc<dyn TokenCounter>,
 ) -> MeteredStream {
     let stream = MeteredStream::new(frames, meter, entry.reports_stream_usage.clone());

@@ -7,7 +7,7 @@ use ai4free_ports::{
     dialect::Dialect,
     error::RequestError,
     rate_limiter::LimitKind,
-    request::{Edits, InboundRequest, Operation, RequestId},
+    request::{InboundRequest, Operation, RequestId},
     runtime::{Clock, RequestObserver, TokenCounter},
     usage::{TokenUsage, UsageSource},
     usage_ledger::{EventKind, Outcome, UsageEvent},
@@ -85,7 +85,7 @@ impl Inference {
         let Some(first) = candidates.first() else {
             return Err(refuse(observation, Failure::ModelDisabled { model: accepted.model.id.to_string() }));
         };
-        let party = Party { key: inbound.principal.key(), model: &accepted.model, credential: &first.info };
+        let party = Party { key: inbound.principal.key(), model: &accepted.model, credential: first.info };
         let Some(scopes) = policy.scopes(&party) else {
             return Err(refuse(observation, Failure::unavailable(Unavailable::Plan)));
         };
@@ -93,12 +93,6 @@ impl Inference {
         let must_know = policy::limits_tokens(&scopes)
             || candidates.iter().any(|candidate| candidate.info.limits.tokens_per_minute.is_some());
         let cap = output_cap(&accepted, inbound.principal.key().max_output_tokens, &policy, must_know);
-        let edits = Edits {
-            model: first.upstream_model.clone(),
-            output_cap: cap.filter(|_| inbound.operation == Operation::Chat),
-            output_cap_field: None,
-            ask_for_usage: true,
-        };
         let tokens = token_bound(&accepted, input_bound(&accepted, &policy), cap, &policy);
         let order = Order {
             operation: inbound.operation,
@@ -110,7 +104,13 @@ impl Inference {
             scopes,
         };
         let admitted = self.admit(order, observation, &accepted, cap, &policy).await?;
-        let plan = Plan { request: accepted.request, candidates, edits, encoding: accepted.model.encoding, lane };
+        let plan = Plan {
+            request: accepted.request,
+            candidates,
+            output_cap: cap.filter(|_| inbound.operation == Operation::Chat),
+            encoding: accepted.model.encoding,
+            lane,
+        };
         self.upstreams.attempt(admitted, plan, &self.counter).await
     }
 
