@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     application::keys::{KeyPatch, NewKey},
-    http::error::ApiError,
+    http::{dto::moment::Moment, error::ApiError},
 };
 
 /// A new key. The old form, with the system secret in `secret`, takes `user_id` instead of `name`.
@@ -27,8 +27,8 @@ pub(in crate::http) struct CreateKey {
     /// Cap on the output of one request, in tokens.
     #[oai(validator(minimum(value = "1")))]
     max_output_tokens: Option<u64>,
-    /// Unix seconds.
-    expires_at: Option<i64>,
+    /// Unix seconds, or a time in RFC 3339 such as `2030-01-01T00:00:00Z`.
+    expires_at: Option<Moment>,
     /// The system secret, if it is not in the header.
     pub(in crate::http) secret: Option<String>,
     /// Old form, ignored.
@@ -73,8 +73,9 @@ pub(in crate::http) struct PatchKey {
     models: MaybeUndefined<Vec<String>>,
     #[serde(default)]
     max_output_tokens: MaybeUndefined<u64>,
+    /// Unix seconds, or a time in RFC 3339 such as `2030-01-01T00:00:00Z`.
     #[serde(default)]
-    expires_at: MaybeUndefined<i64>,
+    expires_at: MaybeUndefined<Moment>,
 }
 
 #[derive(Object, Deserialize)]
@@ -158,7 +159,7 @@ impl CreateKey {
             limits: self.limits.map_or(DomainLimits::NONE, Limits::into_domain),
             models: self.models.unwrap_or_default(),
             max_output_tokens: positive("max_output_tokens", self.max_output_tokens)?,
-            expires_at: self.expires_at.map(Timestamp::from_seconds),
+            expires_at: self.expires_at.as_ref().map(expiry).transpose()?,
         })
     }
 }
@@ -183,7 +184,7 @@ impl PatchKey {
             max_concurrent_requests: change(limits.max_concurrent_requests),
             models: change(self.models).map(Option::unwrap_or_default),
             max_output_tokens,
-            expires_at: change(self.expires_at).map(|at| at.map(Timestamp::from_seconds)),
+            expires_at: change(self.expires_at).map(|at| at.as_ref().map(expiry).transpose()).transpose()?,
         })
     }
 }
@@ -258,6 +259,11 @@ fn change<T>(member: MaybeUndefined<T>) -> Option<Option<T>> {
     }
 }
 
+fn expiry(moment: &Moment) -> Result<Timestamp, ApiError> {
+    let form = "'expires_at' must be Unix seconds or a time in RFC 3339 such as 2030-01-01T00:00:00Z.";
+    moment.timestamp().ok_or_else(|| invalid("expires_at", form))
+}
+
 /// A budget that is not enforced would be a lie.
 fn refuse_budget(budget: Option<&Any<Value>>) -> Result<(), ApiError> {
     match budget {
@@ -272,4 +278,34 @@ fn positive(param: &'static str, number: Option<u64>) -> Result<Option<u64>, Api
 
 fn invalid(param: &'static str, message: impl Into<std::borrow::Cow<'static, str>>) -> ApiError {
     ApiError::new(poem::http::StatusCode::BAD_REQUEST, message).param(param).code("invalid_value")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn new_key(expires_at: &Value) -> Result<NewKey, ApiError> {
+        let body: CreateKey = serde_json::from_value(json!({ "name": "demo", "expires_at": expires_at })).unwrap();
+        body.into_new_key()
+    }
+
+    fn patch(expires_at: &Value) -> Result<KeyPatch, ApiError> {
+        let body: PatchKey = serde_json::from_value(json!({ "expires_at": expires_at })).unwrap();
+        body.into_patch()
+    }
+
+    #[test]
+    fn an_expiry_is_unix_seconds_or_rfc_3339() {
+        let at = Some(Timestamp::from_seconds(1_893_456_000));
+        for written in [json!(1_893_456_000), json!("2030-01-01T00:00:00Z"), json!("2030-01-01T01:00:00+01:00")] {
+            assert_eq!(new_key(&written).ok().map(|key| key.expires_at), Some(at), "{written}");
+            assert_eq!(patch(&written).ok().map(|patch| patch.expires_at), Some(Some(at)), "{written}");
+        }
+        assert_eq!(patch(&Value::Null).ok().map(|patch| patch.expires_at), Some(Some(None)));
+        for error in [new_key(&json!("tomorrow")).err(), patch(&json!("2030-01-01")).err()] {
+            assert!(error.unwrap().to_string().contains("'expires_at' must be Unix seconds or a time in RFC 3339"));
+        }
+    }
 }
