@@ -1,6 +1,6 @@
 //! Bodies: read with a limit and a deadline, documented with a schema, kept as the bytes that came.
 
-use std::{marker::PhantomData, time::Duration};
+use std::{borrow::Cow, marker::PhantomData, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
@@ -260,8 +260,8 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let reason = error.into_inner().to_string();
-        let told = shortened(&reason);
-        let api = ApiError::new(StatusCode::BAD_REQUEST, format!("The body of the request is not valid: {told}."));
+        let told = whole_words(&reason);
+        let api = ApiError::new(StatusCode::BAD_REQUEST, format!("The body of the request is not valid: {told}"));
         // An unknown or missing member is named in the reason, the path is its parent's.
         let named = ["unknown field `", "missing field `"].iter().find_map(|lead| reason.split_once(lead));
         match named.and_then(|(_, rest)| rest.split_once('`')) {
@@ -273,4 +273,48 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     json.end()
         .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "The body of the request goes on after its JSON value."))?;
     Ok(parsed)
+}
+
+/// As a sentence's end. What is cut ends after a whole word: the reason may list every member that there is.
+fn whole_words(reason: &str) -> String {
+    match shortened(reason) {
+        Cow::Borrowed(whole) => format!("{whole}."),
+        Cow::Owned(cut) => {
+            let words = cut.rsplit_once(' ').map_or(&*cut, |(words, _)| words.trim_end_matches(','));
+            format!("{words} …")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only their names matter")]
+    struct ManyMembers {
+        requests_per_minute: Option<u64>,
+        image_requests_per_minute: Option<u64>,
+        tokens_per_minute: Option<u64>,
+        max_concurrent_requests: Option<u64>,
+    }
+
+    fn refusal(body: &str) -> String {
+        parse::<ManyMembers>(body.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_long_refusal_ends_after_a_whole_word() {
+        assert_eq!(
+            refusal(r#"{"requests": 1}"#),
+            "The body of the request is not valid: unknown field `requests`, expected one of `requests_per_minute`, \
+             `image_requests_per_minute` …"
+        );
+        assert!(refusal(r#"{"tokens_per_minute": "x"}"#).ends_with(" at line 1 column 25."));
+        let endless = refusal(&format!(r#"{{"{}": 1}}"#, "x".repeat(1000)));
+        assert_eq!(endless, "The body of the request is not valid: unknown field …");
+    }
 }
