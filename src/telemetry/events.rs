@@ -21,12 +21,12 @@ pub(super) struct JsonFields<M: SerializeMap> {
 }
 
 impl JsonFields<serde_json::ser::Compound<'_, &mut Vec<u8>, serde_json::ser::CompactFormatter>> {
-    pub(super) fn write(line: &mut Vec<u8>, time: &str, event: &Event<'_>) -> serde_json::Result<()> {
+    pub(super) fn write(line: &mut Vec<u8>, time: &str, target: &str, event: &Event<'_>) -> serde_json::Result<()> {
         let mut serializer = serde_json::Serializer::new(line);
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("timestamp", time)?;
         map.serialize_entry("level", event.metadata().level().as_str())?;
-        map.serialize_entry("target", event.metadata().target())?;
+        map.serialize_entry("target", target)?;
         let mut fields = JsonFields { map, outcome: Ok(()) };
         event.record(&mut fields);
         fields.outcome?;
@@ -36,7 +36,7 @@ impl JsonFields<serde_json::ser::Compound<'_, &mut Vec<u8>, serde_json::ser::Com
 
 impl<M: SerializeMap> JsonFields<M> {
     fn entry(&mut self, field: &Field, value: &(impl Serialize + ?Sized)) {
-        if self.outcome.is_ok() {
+        if self.outcome.is_ok() && !is_of_record(field) {
             self.outcome = self.map.serialize_entry(field.name(), value);
         }
     }
@@ -86,7 +86,7 @@ impl<W: Write> TextFields<'_, W> {
     }
 
     fn entry(&mut self, field: &Field, value: fmt::Arguments<'_>) {
-        if self.outcome.is_err() {
+        if self.outcome.is_err() || is_of_record(field) {
             return;
         }
         let name = field.name();
@@ -103,6 +103,11 @@ impl<W: Write> Visit for TextFields<'_, W> {
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
         self.entry(field, format_args!("{}", Chain(value)));
     }
+}
+
+/// Where a record of the `log` crate came from, which `tracing-log` adds to its fields.
+fn is_of_record(field: &Field) -> bool {
+    field.name().starts_with("log.")
 }
 
 /// Control characters are shown, not sent: a client's text can neither begin a line nor colour one.

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use tracing::{Event, Metadata, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber, level_filters::LevelFilter};
+use tracing_log::NormalizeEvent;
 use tracing_subscriber::{
     EnvFilter, Layer,
     filter::{FilterExt, filter_fn},
@@ -32,8 +33,12 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = EnvFilter::try_new(level)
-        .map_err(|error| InvalidSetting { setting: "telemetry.level", problem: error.to_string() })?
-        .and(filter_fn(|metadata: &Metadata<'_>| !metadata.is_span()));
+        .map_err(|error| InvalidSetting { setting: "telemetry.level", problem: error.to_string() })?;
+    let muted = muted(level, filter.max_level_hint());
+    let is_muted = move |target: &str| muted.iter().any(|muted| target.starts_with(muted));
+    let filter = filter.and(filter_fn(move |metadata: &Metadata<'_>| {
+        !metadata.is_span() && (*metadata.level() == Level::ERROR || !is_muted(metadata.target()))
+    }));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let as_json = match format {
         LogFormat::Auto => !on_terminal,
@@ -45,6 +50,24 @@ where
     } else {
         lines.event_format(TextLines).with_ansi(on_terminal).with_filter(filter).boxed()
     })
+}
+
+/// Targets of dependencies whose warnings repeat, for each connection, what this crate says once: the Redis client's, and
+/// what Postgres remarks on statements that succeed.
+const CHATTY: [&str; 2] = ["fred", "sqlx::postgres::notice"];
+
+/// Those of which only errors are logged. Whoever names the crate in the filter, or asks for more than `info`, gets it all.
+fn muted(level: &str, most_verbose: Option<LevelFilter>) -> Vec<&'static str> {
+    if most_verbose.is_none_or(|most| most > LevelFilter::INFO) {
+        return Vec::new();
+    }
+    let is_named = |target: &str| target.split("::").next().is_some_and(|name| level.contains(name));
+    CHATTY.into_iter().filter(|target| !is_named(target)).collect()
+}
+
+/// Of an event that came as a record of the `log` crate, the metadata hold no more than its level.
+fn target<'a>(event: &'a Event<'_>, of_record: Option<&'a Metadata<'_>>) -> &'a str {
+    of_record.unwrap_or_else(|| event.metadata()).target()
 }
 
 /// `{"timestamp":…,"level":…,"target":…,"message":…,FIELDS}`.
@@ -59,7 +82,9 @@ where
         let mut time = String::new();
         SystemTime.format_time(&mut Writer::new(&mut time))?;
         let mut line = Vec::with_capacity(512);
-        JsonFields::write(&mut line, &time, event).map_err(|_| fmt::Error)?;
+        let of_record = event.normalized_metadata();
+        let target = target(event, of_record.as_ref());
+        JsonFields::write(&mut line, &time, target, event).map_err(|_| fmt::Error)?;
         writer.write_str(std::str::from_utf8(&line).map_err(|_| fmt::Error)?)?;
         writer.write_char('\n')
     }
@@ -81,17 +106,18 @@ where
         } else {
             write!(writer, " {level:>5} ")?;
         }
-        write!(writer, "{}:", event.metadata().target())?;
+        let of_record = event.normalized_metadata();
+        write!(writer, "{}:", target(event, of_record.as_ref()))?;
         TextFields::write(&mut writer, event)?;
         writer.write_char('\n')
     }
 }
 
-fn colour(level: tracing::Level) -> &'static str {
+fn colour(level: Level) -> &'static str {
     match level {
-        tracing::Level::ERROR => "\x1b[31m",
-        tracing::Level::WARN => "\x1b[33m",
-        tracing::Level::INFO => "\x1b[32m",
+        Level::ERROR => "\x1b[31m",
+        Level::WARN => "\x1b[33m",
+        Level::INFO => "\x1b[32m",
         _ => "\x1b[2m",
     }
 }

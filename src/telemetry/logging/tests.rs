@@ -154,3 +154,46 @@ fn a_wrong_level_names_the_setting() {
         layer::<tracing_subscriber::Registry, _>("info,=", LogFormat::Json, false, Captured::default()).err().unwrap();
     assert_eq!(error.setting, "telemetry.level");
 }
+
+/// As the `log` crate's bridge does it.
+fn record(target: &str, level: tracing_log::log::Level, message: &str) {
+    let arguments = format_args!("{message}");
+    let record = tracing_log::log::Record::builder()
+        .target(target)
+        .level(level)
+        .args(arguments)
+        .module_path(Some(target))
+        .build();
+    tracing_log::format_trace(&record).unwrap();
+}
+
+#[test]
+fn a_record_of_the_log_crate_has_its_own_target() {
+    let act = || record("rustls::conn", tracing_log::log::Level::Warn, "no session");
+    let mut line: Value = serde_json::from_str(&logged("info", LogFormat::Json, act)).unwrap();
+    line.as_object_mut().unwrap().remove("timestamp");
+    assert_eq!(line, json!({ "level": "WARN", "target": "rustls::conn", "message": "no session" }));
+    let text = logged("info", LogFormat::Text, act);
+    assert!(text.ends_with("  WARN rustls::conn: no session\n"), "{text}");
+}
+
+#[test]
+fn dependencies_that_repeat_themselves_log_errors_only_unless_asked() {
+    let act = || {
+        record("fred::router::responses", tracing_log::log::Level::Warn, "broadcasting");
+        record("fred::router::responses", tracing_log::log::Level::Error, "broken");
+        tracing::info!(target: "sqlx::postgres::notice", "relation exists");
+        tracing::info!("ours");
+    };
+    let messages = |level| -> Vec<String> {
+        let lines = logged(level, LogFormat::Json, act);
+        let message = |line: &str| serde_json::from_str::<Value>(line).unwrap()["message"].as_str().unwrap().to_owned();
+        lines.lines().map(message).collect()
+    };
+    assert_eq!(messages("info"), ["broken", "ours"]);
+    assert_eq!(messages("error"), ["broken"]);
+    assert_eq!(messages("info,fred=warn"), ["broadcasting", "broken", "ours"]);
+    assert_eq!(messages("info,sqlx=info"), ["broken", "relation exists", "ours"]);
+    assert_eq!(messages("debug"), ["broadcasting", "broken", "relation exists", "ours"]);
+    assert!(messages("off").is_empty());
+}
