@@ -202,7 +202,6 @@ fn metered(
     }
     let (counter, encoding, request) = (counter.clone(), plan.encoding, plan.request.clone());
     stream.counted_by(Box::new(move |frames| {
-        let (counter, request) = (counter.clone(), request.clone());
         Box::pin(async move { counting::stream_usage(&counter, encoding, &request, &frames).await })
     }))
 }

@@ -226,9 +226,13 @@ impl Meter {
         self.event.cost = cost;
         self.event.provider_cost = self.facts.provider_cost;
         self.event.total_ms = Some(self.elapsed_ms());
-        let mut events = std::mem::take(&mut self.earlier_attempts);
-        events.push(self.event.clone());
-        self.journal.close(self.event.request, &events);
+        let events = if self.earlier_attempts.is_empty() {
+            std::slice::from_ref(&self.event)
+        } else {
+            self.earlier_attempts.push(self.event.clone());
+            &self.earlier_attempts
+        };
+        self.journal.close(self.event.request, events);
         self.held.settle(Used {
             requests: u64::from(self.sent || self.sent_earlier),
             tokens: events.iter().fold(0, |sum, event| sum.saturating_add(event.usage.total())),
@@ -261,7 +265,7 @@ impl Drop for Meter {
 
 /// Counts the usage of a stream that reported none.
 pub(super) type CountStream =
-    Box<dyn Fn(Vec<Bytes>) -> Pin<Box<dyn Future<Output = Result<TokenUsage, CountError>> + Send>> + Send>;
+    Box<dyn FnOnce(Vec<Bytes>) -> Pin<Box<dyn Future<Output = Result<TokenUsage, CountError>> + Send>> + Send>;
 
 /// Frames kept in case they have to be counted; more than this and the count is an estimate.
 const MOST_KEPT_BYTES: usize = 256 * 1024;
