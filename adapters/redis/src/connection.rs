@@ -109,8 +109,16 @@ impl Connections {
     /// while the others work. (The client's own check of this starts anew with every command.)
     async fn probe(&self) {
         let mut silences = vec![0_u32; self.clients.len()];
+        let mut was_up = true;
         loop {
             sleep(PROBE_EVERY).await;
+            let is_up = self.is_up();
+            match (was_up, is_up) {
+                (true, false) => tracing::warn!("Redis does not answer"),
+                (false, true) => tracing::info!("Redis answers again"),
+                _ => {}
+            }
+            was_up = is_up;
             if self.breaker.take_demotion() {
                 tracing::warn!("Redis became read-only: connecting again to find the primary");
                 join_all(self.clients.iter().map(reconnect)).await;
@@ -120,7 +128,6 @@ impl Connections {
             }
             let answers = join_all(self.clients.iter().map(is_alive)).await;
             if self.breaker.is_open() && answers.contains(&true) {
-                tracing::info!("Redis answers again");
                 self.breaker.answered();
             }
             if answers.iter().all(|answered| *answered) {
