@@ -143,7 +143,8 @@ class Errors(unittest.TestCase):
             (401, 502, openai.InternalServerError),
             (403, 502, openai.InternalServerError),
             (500, 502, openai.InternalServerError),
-            (503, 503, openai.InternalServerError),
+            (503, 502, openai.InternalServerError),
+            (529, 503, openai.InternalServerError),
         ]:
             for stream in (False, True):
                 with self.subTest(theirs=theirs, stream=stream):
