@@ -27,22 +27,8 @@ use crate::application::{
     metering::Meter,
     observation::Observation,
     policy::{self, ScopeLimits},
+    standing::{LimitHeaders, LimitStanding},
 };
-
-/// What is left of one limit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LimitStanding {
-    pub scope: Scope,
-    pub limit: u64,
-    pub standing: Standing,
-}
-
-/// The limits with the least left, for the `x-ratelimit-*` headers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LimitHeaders {
-    pub requests: Option<LimitStanding>,
-    pub tokens: Option<LimitStanding>,
-}
 
 /// Proof that a request holds its reservations and is written in the journal. Only [`Admission::admit`] makes one; dropping it
 /// settles.
@@ -152,7 +138,7 @@ impl Held {
         match self.limiter.reserve(lease.id, &lease.claims).await? {
             Reservation::Held(standings) => {
                 lease.certainty = Certainty::Held;
-                Ok(Ok(least_left(&lease.claims, &standings)))
+                Ok(Ok(LimitHeaders::of(&lease.claims, &standings)))
             }
             Reservation::Refused { claim, remaining, retry_after } => {
                 let refused = self
@@ -226,20 +212,5 @@ fn reached(claim: Claim, remaining: u64, retry_after: Duration) -> LimitReached 
         requested: claim.amount,
         retry_after,
         headers,
-    }
-}
-
-fn least_left(claims: &[Claim], standings: &[Standing]) -> LimitHeaders {
-    let least = |wanted: fn(LimitKind) -> bool| {
-        let of_kind = claims.iter().zip(standings).filter(|(claim, _)| wanted(claim.kind));
-        of_kind.min_by_key(|(_, standing)| standing.remaining).map(|(claim, standing)| LimitStanding {
-            scope: claim.scope.clone(),
-            limit: claim.limit,
-            standing: *standing,
-        })
-    };
-    LimitHeaders {
-        requests: least(|kind| matches!(kind, LimitKind::Requests | LimitKind::ImageRequests)),
-        tokens: least(|kind| kind == LimitKind::Tokens),
     }
 }

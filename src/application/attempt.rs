@@ -18,12 +18,13 @@ use ai4free_ports::{
 use bytes::Bytes;
 
 use crate::application::{
-    admission::{Admitted, LimitHeaders},
+    admission::Admitted,
     counting,
     failure::Failure,
     metering::{Meter, MeteredStream},
     policy::credential_scope,
     routing::Candidate,
+    standing::LimitHeaders,
 };
 
 /// One configured provider, in the two ways in which it is called.

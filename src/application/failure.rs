@@ -7,7 +7,7 @@ use ai4free_ports::{
     rate_limiter::{LimitKind, Scope},
 };
 
-use crate::application::admission::LimitHeaders;
+use crate::application::standing::LimitHeaders;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {

@@ -20,6 +20,7 @@ pub mod observation;
 pub mod policy;
 pub mod pricing;
 pub mod routing;
+pub mod standing;
 pub mod uptime;
 pub mod usage;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use poem::http::{HeaderName, HeaderValue};
 
-use crate::application::admission::{LimitHeaders, LimitStanding};
+use crate::application::standing::{LimitHeaders, LimitStanding};
 
 pub(super) fn headers(limits: &LimitHeaders) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = Vec::new();

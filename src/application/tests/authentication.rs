@@ -29,23 +29,23 @@ impl KeyStore for OneKey {
     }
 
     async fn create(&self, _key: &StoredKey) -> Result<(), StoreError> {
-        unreachable!("authentication changes no key")
+        panic!("authentication changes no key")
     }
 
     async fn update(&self, _key: &StoredKey) -> Result<i64, StoreError> {
-        unreachable!("authentication changes no key")
+        panic!("authentication changes no key")
     }
 
     async fn list(&self, _after: Option<&KeyId>, _limit: u16) -> Result<KeyPage, StoreError> {
-        unreachable!("authentication lists no keys")
+        panic!("authentication lists no keys")
     }
 
     async fn changed_since(&self, _sequence: i64) -> Result<KeyChanges, StoreError> {
-        unreachable!("authentication follows no feed")
+        panic!("authentication follows no feed")
     }
 
     async fn current_sequence(&self) -> Result<i64, StoreError> {
-        unreachable!("authentication follows no feed")
+        panic!("authentication follows no feed")
     }
 
     async fn touch(&self, used: &[(KeyId, Timestamp)]) -> Result<(), StoreError> {
@@ -56,7 +56,7 @@ impl KeyStore for OneKey {
     }
 
     async fn remember_pepper(&self, _version: u16, _fingerprint: [u8; 32]) -> Result<[u8; 32], StoreError> {
-        unreachable!("authentication checks no pepper")
+        panic!("authentication checks no pepper")
     }
 }
 

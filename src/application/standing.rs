@@ -1,0 +1,36 @@
+//! What is left of a caller's limits, as clients are told.
+
+use ai4free_ports::rate_limiter::{Claim, LimitKind, Scope, Standing};
+
+/// What is left of one limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitStanding {
+    pub scope: Scope,
+    pub limit: u64,
+    pub standing: Standing,
+}
+
+/// The limits with the least left, for the `x-ratelimit-*` headers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LimitHeaders {
+    pub requests: Option<LimitStanding>,
+    pub tokens: Option<LimitStanding>,
+}
+
+impl LimitHeaders {
+    /// Of claims that are held, each with its standing.
+    pub(super) fn of(claims: &[Claim], standings: &[Standing]) -> Self {
+        let least = |wanted: fn(LimitKind) -> bool| {
+            let of_kind = claims.iter().zip(standings).filter(|(claim, _)| wanted(claim.kind));
+            of_kind.min_by_key(|(_, standing)| standing.remaining).map(|(claim, standing)| LimitStanding {
+                scope: claim.scope.clone(),
+                limit: claim.limit,
+                standing: *standing,
+            })
+        };
+        Self {
+            requests: least(|kind| matches!(kind, LimitKind::Requests | LimitKind::ImageRequests)),
+            tokens: least(|kind| kind == LimitKind::Tokens),
+        }
+    }
+}
