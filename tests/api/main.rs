@@ -32,6 +32,7 @@ mod lifecycle;
 mod limits;
 #[cfg(test)]
 mod models;
+mod old_models;
 #[cfg(test)]
 mod providers;
 #[cfg(test)]
