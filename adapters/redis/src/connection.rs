@@ -23,10 +23,10 @@ use crate::{
     unavailable::Unavailable,
 };
 
-/// Of one call, a reload of the script included: the port's deadline.
-const DEADLINE: Duration = Duration::from_millis(150);
+/// Of one call, a reload of the script included: the port allows 150 ms, and the answer has to be made within them as well.
+const DEADLINE: Duration = Duration::from_millis(130);
 /// Of one command; less than the deadline, so that the client itself forgets the command.
-const COMMAND_TIMEOUT: Duration = Duration::from_millis(140);
+const COMMAND_TIMEOUT: Duration = Duration::from_millis(120);
 const PROBE_EVERY: Duration = Duration::from_millis(250);
 /// Probes without an answer after which a connection is replaced: about a second.
 const SILENCES: u32 = 3;
