@@ -7,6 +7,7 @@
 pub mod dialect;
 pub mod key_store;
 pub mod llm_provider;
+pub mod memory_keys;
 pub mod rate_limiter;
 pub mod recording;
 pub mod runtime;
