@@ -1,5 +1,7 @@
 //! Keys in memory, in front of the store that has them.
 
+#[cfg(test)]
+mod contract_tests;
 mod feed;
 mod flight;
 #[cfg(test)]
@@ -8,7 +10,7 @@ mod tests;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -54,6 +56,7 @@ pub struct CachedKeyStore {
     lookups: Semaphore,
     /// As the change feed finds it: then old entries are served without asking.
     store_is_down: AtomicBool,
+    /// Uses that the store may not know yet.
     used: Mutex<HashMap<KeyId, Timestamp>>,
 }
 
@@ -69,10 +72,10 @@ impl Entry {
     }
 
     fn used(&self, at: Timestamp) {
-        let key = self.key.load();
-        if key.last_used_at < Some(at) {
-            self.key.store(Arc::new(StoredKey { last_used_at: Some(at), ..StoredKey::clone(&key) }));
-        }
+        self.key.rcu(|key| match key.last_used_at {
+            Some(last) if last >= at => key.clone(),
+            _ => Arc::new(StoredKey { last_used_at: Some(at), ..StoredKey::clone(key) }),
+        });
     }
 }
 
@@ -125,8 +128,13 @@ impl CachedKeyStore {
         let flight = self.flights.join(id);
         flight
             .outcome(async || {
+                let pending = self.last_use(id);
                 let found = self.ask_store(id).await;
                 self.remember(id, &found).await;
+                if let Found::Known(entry) = &found {
+                    // Also what was noted since: whoever notes a use does so first, and then moves on what is remembered.
+                    [pending, self.last_use(id)].into_iter().flatten().for_each(|at| entry.used(at));
+                }
                 if flight.is_outdated() {
                     // The key has changed since the store answered. Whoever drops an entry says so to the flights first, so
                     // either it has seen what was just remembered, or we see its word here.
@@ -170,6 +178,15 @@ impl CachedKeyStore {
             }
             Found::Failed(_) => {}
         }
+    }
+
+    /// `None`: the store knows it.
+    fn last_use(&self, id: &KeyId) -> Option<Timestamp> {
+        self.used().get(id).copied()
+    }
+
+    fn used(&self) -> MutexGuard<'_, HashMap<KeyId, Timestamp>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn age(&self, since: Duration) -> Duration {
@@ -228,10 +245,10 @@ impl KeyStore for CachedKeyStore {
     /// Seen here at once; [`KeyFeed`] brings it to the store.
     async fn touch(&self, used: &[(KeyId, Timestamp)]) -> Result<(), StoreError> {
         for (id, at) in used {
+            self.used().entry(id.clone()).and_modify(|last| *last = (*last).max(*at)).or_insert(*at);
             if let Some(entry) = self.known.get(id).await {
                 entry.used(*at);
             }
-            self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), *at);
         }
         Ok(())
     }

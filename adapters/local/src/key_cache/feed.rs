@@ -1,6 +1,6 @@
 use std::{
     future::Future,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -82,11 +82,17 @@ impl KeyFeed {
     }
 
     pub(super) async fn flush_touches(&self) {
-        let used = std::mem::take(&mut *self.cached.used.lock().unwrap_or_else(PoisonError::into_inner));
-        let used: Vec<(KeyId, Timestamp)> = used.into_iter().collect();
+        let used: Vec<(KeyId, Timestamp)> = self.cached.used().iter().map(|(id, at)| (id.clone(), *at)).collect();
         for part in used.chunks(TOUCHES) {
             if let Err(error) = in_time(self.cached.store.touch(part)).await {
                 tracing::debug!(error = &error as &dyn std::error::Error, "the use of keys was not noted");
+            }
+            // Only now: a key that is read meanwhile still comes with its last use.
+            let mut pending = self.cached.used();
+            for (id, at) in part {
+                if pending.get(id) == Some(at) {
+                    pending.remove(id);
+                }
             }
         }
     }

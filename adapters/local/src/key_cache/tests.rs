@@ -4,6 +4,7 @@ use std::{
     time::Instant,
 };
 
+use ai4free_contract::memory_keys::MemoryKeyStore;
 use ai4free_ports::limits::Limits;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -378,6 +379,31 @@ async fn the_use_of_a_key_is_seen_at_once_and_brought_to_the_store_once() {
     let mut touches = store.touches.lock().unwrap();
     touches.sort();
     assert_eq!(*touches, [(id(1), late), (id(2), early)]);
+}
+
+#[tokio::test]
+async fn a_key_that_is_read_while_its_use_is_brought_to_the_store_comes_with_it() {
+    for reads_first in [false, true] {
+        let (cached, feed) = CachedKeyStore::new(Arc::new(MemoryKeyStore::default()), Arc::<ManualClock>::default());
+        let key = key(&id(1), 1);
+        cached.create(&key).await.unwrap();
+        cached.touch(&[(id(1), Timestamp(5))]).await.unwrap();
+        let found = if reads_first {
+            tokio::join!(cached.find(&key.id), feed.flush_touches()).0
+        } else {
+            tokio::join!(feed.flush_touches(), cached.find(&key.id)).1
+        };
+        assert_eq!(found.unwrap().unwrap().last_used_at, Some(Timestamp(5)), "reads first: {reads_first}");
+    }
+}
+
+#[tokio::test]
+async fn the_use_of_a_key_that_is_being_read_is_seen_at_once() {
+    let Setup { cached, .. } = setup(&[&id(1)]);
+    let (key, used) = (id(1), [(id(1), Timestamp(5))]);
+    let (before, noted) = tokio::join!(cached.find(&key), cached.touch(&used));
+    assert!(before.unwrap().is_some() && noted.is_ok());
+    assert_eq!(cached.find(&key).await.unwrap().unwrap().last_used_at, Some(Timestamp(5)));
 }
 
 /// `cargo test -p ai4free-local --release -- --ignored --nocapture hit` prints what a hit costs.
