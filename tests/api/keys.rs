@@ -55,6 +55,11 @@ async fn a_key_is_created_listed_shown_changed_and_revoked() {
         .success();
     assert_eq!((&changed["name"], &changed["user_id"]), (&json!("Ada L."), &json!("ada-1")));
     assert_eq!((&changed["models"], &changed["limits"]["requests_per_minute"]), (&json!([]), &Value::Null));
+    for required in ["name", "plan"] {
+        let cleared = gateway.administer(patch(&path, &json!({required: null, "user_id": "eve"}))).await;
+        assert_eq!(cleared.error(400)["param"], required);
+    }
+    assert_eq!(gateway.administer(get(&path)).await.success()["user_id"], "ada-1", "a refused patch changes nothing");
 
     gateway.send(&echo(&key.text)).await.success();
     for _ in 0..2 {

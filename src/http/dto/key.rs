@@ -57,14 +57,16 @@ pub(in crate::http) struct Limits {
     max_concurrent_requests: Option<u64>,
 }
 
-/// A JSON merge patch: absent members stay, null clears.
+/// A JSON merge patch: absent members stay, null clears. `name` and `plan` can't be cleared.
 #[derive(Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct PatchKey {
-    name: Option<String>,
+    #[serde(default)]
+    name: MaybeUndefined<String>,
     #[serde(default)]
     user_id: MaybeUndefined<String>,
-    plan: Option<String>,
+    #[serde(default)]
+    plan: MaybeUndefined<String>,
     #[serde(default)]
     limits: MaybeUndefined<PatchLimits>,
     /// Not available yet: only null.
@@ -175,9 +177,9 @@ impl PatchKey {
         let max_output_tokens = change(self.max_output_tokens);
         positive("max_output_tokens", max_output_tokens.flatten())?;
         Ok(KeyPatch {
-            name: self.name,
+            name: replacement("name", self.name)?,
             user_id: change(self.user_id),
-            plan: self.plan,
+            plan: replacement("plan", self.plan)?,
             requests_per_minute: change(limits.requests_per_minute),
             image_requests_per_minute: change(limits.image_requests_per_minute),
             tokens_per_minute: change(limits.tokens_per_minute),
@@ -256,6 +258,15 @@ fn change<T>(member: MaybeUndefined<T>) -> Option<Option<T>> {
         MaybeUndefined::Undefined => None,
         MaybeUndefined::Null => Some(None),
         MaybeUndefined::Value(value) => Some(Some(value)),
+    }
+}
+
+/// The new value of a member that every key has.
+fn replacement<T>(param: &'static str, member: MaybeUndefined<T>) -> Result<Option<T>, ApiError> {
+    match member {
+        MaybeUndefined::Undefined => Ok(None),
+        MaybeUndefined::Null => Err(invalid(param, format!("'{param}' can't be null: every key has one."))),
+        MaybeUndefined::Value(value) => Ok(Some(value)),
     }
 }
 
