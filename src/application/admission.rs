@@ -3,13 +3,7 @@
 //! Order: reserve, then journal `open`, then the provider. A refused request writes nothing, and what a crash leaves behind
 //! between the two was never sent.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use ai4free_ports::{
     catalogue::Price,
@@ -24,6 +18,7 @@ use ai4free_ports::{
 
 use crate::application::{
     failure::{Failure, LimitReached, Unavailable},
+    gate::Gate,
     metering::Meter,
     observation::Observation,
     policy::{self, ScopeLimits},
@@ -64,8 +59,7 @@ pub struct Admission {
     pub limiter: Arc<dyn RateLimiter>,
     pub journal: Arc<dyn UsageJournal>,
     pub clock: Arc<dyn Clock>,
-    /// Whether the limits are ours to hold: until then another process may be holding them.
-    pub is_open: Arc<AtomicBool>,
+    pub gate: Arc<Gate>,
 }
 
 /// Not admitted, with the order and the observation back: the caller may try once more with a tighter bound.
@@ -79,7 +73,7 @@ impl Admission {
     /// # Errors
     /// [`Failure::LimitReached`] with everything about the limit that said no; [`Failure::Unavailable`] when we can't account.
     pub async fn admit(&self, order: Order, observation: Observation) -> Result<Admitted, Box<NotAdmitted>> {
-        if !self.is_open.load(Ordering::Relaxed) {
+        if !self.gate.is_open() {
             let failure = Failure::unavailable(Unavailable::Gateway);
             return Err(Box::new(NotAdmitted { failure, order, observation }));
         }
@@ -98,7 +92,7 @@ impl Admission {
             tracing::error!(error = &error as &dyn std::error::Error, "usage journal refused a request");
             return Err(Box::new(NotAdmitted { failure: error.into(), order, observation }));
         }
-        let meter = Meter::opened(self.journal.clone(), self.clock.clone(), held, order, observation);
+        let meter = Meter::opened(self, held, order, observation);
         Ok(Admitted { meter, limits })
     }
 }

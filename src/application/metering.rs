@@ -30,8 +30,9 @@ use bytes::Bytes;
 use futures_core::Stream;
 
 use crate::application::{
-    admission::{Held, Order, Used},
+    admission::{Admission, Held, Order, Used},
     counting,
+    gate::Gate,
     observation::Observation,
     policy::ScopeLimits,
     pricing,
@@ -45,6 +46,7 @@ const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
 pub(super) struct Meter {
     journal: Arc<dyn UsageJournal>,
     clock: Arc<dyn Clock>,
+    gate: Arc<Gate>,
     held: Held,
     observation: Observation,
     price: Option<Arc<Price>>,
@@ -65,17 +67,12 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn opened(
-        journal: Arc<dyn UsageJournal>,
-        clock: Arc<dyn Clock>,
-        held: Held,
-        order: Order,
-        observation: Observation,
-    ) -> Self {
-        let admitted = clock.monotonic();
+    pub(super) fn opened(admission: &Admission, held: Held, order: Order, observation: Observation) -> Self {
+        let admitted = admission.clock.monotonic();
         Self {
-            journal,
-            clock,
+            journal: admission.journal.clone(),
+            clock: admission.clock.clone(),
+            gate: admission.gate.clone(),
             held,
             observation,
             price: order.price,
@@ -258,7 +255,10 @@ impl Drop for Meter {
     fn drop(&mut self) {
         if self.open {
             let usage = if self.sent { self.observed() } else { TokenUsage::default() };
-            self.settle(Outcome::Cancelled, None, usage, self.source());
+            let ours =
+                if std::thread::panicking() { Some("panic") } else { self.gate.is_cut().then_some("gateway_stopped") };
+            let outcome = if ours.is_some() { Outcome::Failed } else { Outcome::Cancelled };
+            self.settle(outcome, ours, usage, self.source());
         }
     }
 }

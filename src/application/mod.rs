@@ -11,6 +11,7 @@ pub mod authentication;
 pub mod chat;
 pub mod counting;
 pub mod failure;
+pub mod gate;
 pub mod images;
 pub mod inference;
 pub mod keys;

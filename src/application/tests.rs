@@ -186,6 +186,21 @@ fn a_cancelled_stream_is_charged_its_prompt_and_what_was_received() {
 }
 
 #[test]
+fn a_stream_that_the_gateway_cuts_is_its_own_failure() {
+    let world = World::new(vec![Step::Stream(vec![delta("12345678"), done(Some(tokens(1, 1)))])]);
+    run(async {
+        let Answer::Stream { mut frames, .. } = world.send("16 bytes: stream").await.unwrap() else { panic!() };
+        frames.next().await.unwrap().unwrap();
+        world.cut.store(true, Ordering::Relaxed);
+    });
+    let row = world.journal.rows().pop().unwrap();
+    assert_eq!(
+        (row.outcome, row.error.as_deref(), row.usage),
+        (Outcome::Failed, Some("gateway_stopped"), tokens(4, 2))
+    );
+}
+
+#[test]
 fn an_image_in_a_cancelled_prompt_is_not_charged_by_its_bytes() {
     let mut world = World::new(vec![Step::Stream(vec![delta("x")])]);
     world.key.limits.tokens_per_minute = Some(100_000);
@@ -218,11 +233,11 @@ fn a_journal_that_is_full_refuses_and_holds_nothing() {
 #[test]
 fn nothing_is_admitted_while_another_process_may_hold_the_limits() {
     let world = World::new(vec![whole()]);
-    world.is_open.store(false, Ordering::Relaxed);
+    world.gate.close();
     let refused = run(world.exchange("hello"));
     assert!(matches!(refused, Err(Failure::Unavailable { what: Unavailable::Gateway, .. })), "{refused:?}");
     assert!(world.limiter.settled().is_empty());
-    world.is_open.store(true, Ordering::Relaxed);
+    world.gate.open();
     run(world.exchange("hello")).unwrap();
 }
 

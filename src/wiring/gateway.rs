@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Base, IsUp, Misconfigured, key_hasher, limiter, migrate_or_check, own_data_dir, policy, upstreams};
 use crate::{
     application::{
-        admission::Admission, authentication::Authentication, chat::Chat, images::Images, inference::Inference,
-        keys::Keys, models::Models, observation::Refusals, policy::PolicySource, uptime::Uptime, usage::Usage,
+        admission::Admission, authentication::Authentication, chat::Chat, gate::Gate, images::Images,
+        inference::Inference, keys::Keys, models::Models, observation::Refusals, policy::PolicySource, uptime::Uptime,
+        usage::Usage,
     },
     bootstrap,
     config::{Settings, secrets},
@@ -93,12 +94,16 @@ impl Gateway {
         let catalogue = Arc::new(SwappableCatalogue::new((*settings.catalogue).clone()));
         let policy: Arc<dyn PolicySource> = Arc::new(policy(&settings.limits));
         let openai = dialects::by_name("openai").context("the OpenAI dialect is not built in")?;
-        let started = Arc::new(AtomicBool::new(false));
+        let cut = CancellationToken::new();
+        let gate = Arc::new(Gate::new({
+            let cut = cut.clone();
+            move || cut.is_cancelled()
+        }));
         let inference = Arc::new(Inference {
             catalogue: catalogue.clone(),
             policy: policy.clone(),
             upstreams: upstreams(settings, &clock)?,
-            admission: Admission { limiter, journal: journal.clone(), clock: clock.clone(), is_open: started.clone() },
+            admission: Admission { limiter, journal: journal.clone(), clock: clock.clone(), gate: gate.clone() },
             counter: Arc::new(TiktokenCounter::new()),
             observer: telemetry.observer(),
             clock: clock.clone(),
@@ -108,7 +113,7 @@ impl Gateway {
             store: store.clone(),
             limiter_up,
             spool_capacity: settings.usage.spool_max_bytes,
-            started,
+            gate,
             draining: AtomicBool::new(false),
         });
         register_figures(telemetry, &readiness)?;
@@ -119,7 +124,6 @@ impl Gateway {
             clock: clock.clone(),
             policy: policy.clone(),
         };
-        let cut = CancellationToken::new();
         let surface = Surface {
             authentication: Arc::new(Authentication {
                 keys: store.clone(),
@@ -199,7 +203,7 @@ impl Gateway {
             if settings.database.is_sqlite() {
                 bootstrap::first_key(&self.keys, FIRST_KEY_PLAN, address).await?;
             }
-            self.readiness.started.store(true, Ordering::Relaxed);
+            self.readiness.gate.open();
         }
         let excluded = tokio::select! {
             () = &mut serving => None,
@@ -210,7 +214,7 @@ impl Gateway {
         // A replica that has never been ready gets no requests.
         let pre_stop = if lock.is_some() { settings.server.pre_stop } else { Duration::ZERO };
         if excluded.is_some() {
-            self.readiness.started.store(false, Ordering::Relaxed); // our limits do not hold any more: nothing is admitted
+            self.readiness.gate.close(); // our limits do not hold any more: nothing is admitted
         }
         tokio::select! {
             // A load balancer needs a moment to see that this replica is not ready any more, and sends requests until then.
@@ -326,7 +330,7 @@ struct Readiness {
     limiter_up: IsUp,
     spool_capacity: u64,
     /// Until the database has been migrated and the limiter mode is ours.
-    started: Arc<AtomicBool>,
+    gate: Arc<Gate>,
     draining: AtomicBool,
 }
 
@@ -334,7 +338,7 @@ impl ReadinessSource for Readiness {
     fn standing(&self) -> Standing {
         let figures = self.journal.figures();
         let blockers = [
-            ("starting", !self.started.load(Ordering::Relaxed)),
+            ("starting", !self.gate.is_open()),
             ("draining", self.draining.load(Ordering::Relaxed)),
             ("spool", figures.is_fenced || figures.bytes >= self.spool_capacity),
         ];

@@ -36,6 +36,7 @@ use crate::application::{
     authentication::Principal,
     chat::Chat,
     failure::Failure,
+    gate::Gate,
     inference::{Inbound, Inference},
     policy::Policy,
 };
@@ -368,7 +369,9 @@ pub(super) struct World {
     pub(super) journal: Arc<FakeJournal>,
     pub(super) observer: Arc<FakeObserver>,
     pub(super) provider: Arc<ScriptedProvider>,
-    pub(super) is_open: Arc<AtomicBool>,
+    pub(super) gate: Arc<Gate>,
+    /// Whether the gateway is cutting what still runs.
+    pub(super) cut: Arc<AtomicBool>,
     pub(super) inference: Arc<Inference>,
     /// Of the caller.
     pub(super) key: StoredKey,
@@ -402,7 +405,10 @@ impl World {
             default_context_tokens: 500,
             ..Policy::default()
         };
-        let is_open = Arc::new(AtomicBool::new(true));
+        let cut = Arc::new(AtomicBool::new(false));
+        let is_cut = cut.clone();
+        let gate = Arc::new(Gate::new(move || is_cut.load(Ordering::Relaxed)));
+        gate.open();
         let inference = Arc::new(Inference {
             catalogue: Arc::new(FixedCatalogue(Arc::new(snapshot()))),
             policy: Arc::new(Arc::new(policy)),
@@ -411,7 +417,7 @@ impl World {
                 limiter: limiter.clone(),
                 journal: journal.clone(),
                 clock: clock.clone(),
-                is_open: is_open.clone(),
+                gate: gate.clone(),
             },
             counter: Arc::new(ByteCounter),
             observer: observer.clone(),
@@ -419,7 +425,7 @@ impl World {
         });
         let system = Principal::system(&*clock).key().clone();
         let key = StoredKey { id: KeyId::parse("abcdefghijkl").unwrap(), plan: "plan".into(), ..system };
-        Self { clock, ids: Arc::default(), limiter, journal, observer, provider, is_open, inference, key }
+        Self { clock, ids: Arc::default(), limiter, journal, observer, provider, gate, cut, inference, key }
     }
 
     pub(super) async fn send(&self, body: &str) -> Result<Answer, Failure> {
