@@ -250,13 +250,12 @@ impl Meter {
     }
 }
 
-/// However else a request ends: the client went away, a deadline dropped it, something panicked.
+/// However else a request ends: the client went away, a shutdown cut it, something panicked.
 impl Drop for Meter {
     fn drop(&mut self) {
         if self.open {
             let usage = if self.sent { self.observed() } else { TokenUsage::default() };
-            let ours =
-                if std::thread::panicking() { Some("panic") } else { self.gate.is_cut().then_some("gateway_stopped") };
+            let ours = self.gate.is_cut().then_some("gateway_stopped");
             let outcome = if ours.is_some() { Outcome::Failed } else { Outcome::Cancelled };
             self.settle(outcome, ours, usage, self.source());
         }
