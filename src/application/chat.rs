@@ -6,7 +6,6 @@ use ai4free_ports::{
     catalogue::{Model, ModelKind, Snapshot},
     error::RequestError,
     key::StoredKey,
-    request::InboundRequest,
 };
 
 use crate::application::{
@@ -35,13 +34,7 @@ pub(super) fn accept(inbound: &Inbound, snapshot: &Snapshot) -> Result<Accepted,
         let message = format!("The model `{}` makes images; use the images endpoint.", model.id);
         return Err(RequestError::new(message).param("model").code("invalid_value").into());
     }
-    let request = InboundRequest {
-        operation: inbound.operation,
-        dialect: inbound.dialect.clone(),
-        body: inbound.body.clone(),
-        view: Arc::new(view),
-    };
-    Ok(Accepted { request, model })
+    Ok(Accepted { request: inbound.viewed(view), model })
 }
 
 /// A model that exists and that the key may use. One that the key may not use is not denied to exist: the list of models is

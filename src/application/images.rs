@@ -5,7 +5,6 @@ use std::sync::Arc;
 use ai4free_ports::{
     catalogue::{ModelKind, Snapshot},
     error::RequestError,
-    request::InboundRequest,
 };
 
 use crate::application::{
@@ -40,11 +39,5 @@ fn accept(inbound: &Inbound, snapshot: &Snapshot) -> Result<Accepted, Failure> {
         let message = format!("The model `{}` does not make images; use the chat endpoint.", model.id);
         return Err(RequestError::new(message).param("model").code("invalid_value").into());
     }
-    let request = InboundRequest {
-        operation: inbound.operation,
-        dialect: inbound.dialect.clone(),
-        body: inbound.body.clone(),
-        view: Arc::new(view),
-    };
-    Ok(Accepted { request, model })
+    Ok(Accepted { request: inbound.viewed(view), model })
 }

@@ -7,7 +7,7 @@ use ai4free_ports::{
     dialect::Dialect,
     error::RequestError,
     rate_limiter::LimitKind,
-    request::{InboundRequest, Operation, RequestId},
+    request::{InboundRequest, Operation, RequestId, RequestView},
     runtime::{Clock, RequestObserver, TokenCounter},
     usage::{TokenUsage, UsageSource},
     usage_ledger::{EventKind, Outcome, UsageEvent},
@@ -35,6 +35,18 @@ pub struct Inbound {
     /// The protocol that the client speaks.
     pub dialect: Arc<dyn Dialect>,
     pub body: Bytes,
+}
+
+impl Inbound {
+    /// The request as the gateway looks at it: the same bytes, with what was found in them.
+    pub(super) fn viewed(&self, view: RequestView) -> InboundRequest {
+        InboundRequest {
+            operation: self.operation,
+            dialect: self.dialect.clone(),
+            body: self.body.clone(),
+            view: Arc::new(view),
+        }
+    }
 }
 
 pub struct Inference {
