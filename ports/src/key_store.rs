@@ -50,7 +50,8 @@ pub trait KeyStore: Send + Sync {
     async fn list(&self, after: Option<&KeyId>, limit: u16) -> Result<KeyPage, StoreError>;
 
     /// Keys created or changed after `sequence`, each once, at most 1000 at a time. Polled twice a second by every replica,
-    /// so that a revocation is seen within 1 s even when nothing else works. May repeat a change, never misses one.
+    /// so that a revocation is seen within 1 s even when nothing else works. May repeat a change, never misses one. A `sequence` that the store
+    /// has not reached (an older state of it was restored) is answered with the one that it has.
     async fn changed_since(&self, sequence: i64) -> Result<KeyChanges, StoreError>;
 
     /// The sequence as it stands: where a replica that knows no key yet starts.

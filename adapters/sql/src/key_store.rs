@@ -137,7 +137,14 @@ impl KeyStore for SqlKeyStore {
                 .into_tuple()
                 .all(&self.database.reader)
                 .await?;
-            let sequence = changed.last().map_or(sequence, |(_, last)| *last);
+            let sequence = match changed.last() {
+                Some((_, last)) => *last,
+                // Smaller only if an older state of the database was restored.
+                None => key_change_sequence::Entity::find()
+                    .one(&self.database.reader)
+                    .await?
+                    .map_or(sequence, |row| Ord::min(row.last, sequence)),
+            };
             // An id that is not one can't be cached by anybody either.
             let keys = changed.iter().filter_map(|(id, _)| KeyId::parse(id)).collect();
             Ok(KeyChanges { keys, sequence })

@@ -43,6 +43,7 @@ macro_rules! key_store_contract {
             a_key_changed_twice_is_on_the_feed_once
             a_refused_change_is_not_on_the_feed
             the_feed_misses_nothing_while_many_write
+            a_sequence_that_is_not_reached_yet_is_answered_with_the_one_that_is
             the_feed_comes_in_portions
             a_list_is_paged_in_the_order_of_creation
             last_use_never_moves_back
@@ -280,6 +281,14 @@ pub async fn the_feed_misses_nothing_while_many_write(harness: &impl Harness) {
     };
     let followed = tokio::time::timeout(Duration::from_secs(20), join(writers, follow));
     followed.await.expect("a change was never seen");
+}
+
+/// As after an older state of the store was restored: a follower has to notice, or it would miss what changes next.
+pub async fn a_sequence_that_is_not_reached_yet_is_answered_with_the_one_that_is(harness: &impl Harness) {
+    let store = harness.store();
+    let current = store.current_sequence().await.unwrap();
+    let changes = store.changed_since(current + 100).await.unwrap();
+    assert_eq!((changes.keys, changes.sequence), (Vec::new(), current));
 }
 
 pub async fn the_feed_comes_in_portions(harness: &impl Harness) {

@@ -100,7 +100,7 @@ impl KeyStore for MemoryKeyStore {
         let mut changed: Vec<&Row> = state.rows.iter().filter(|row| row.changed_sequence > sequence).collect();
         changed.sort_by_key(|row| row.changed_sequence);
         changed.truncate(CHANGES_AT_A_TIME);
-        let sequence = changed.last().map_or(sequence, |row| row.changed_sequence);
+        let sequence = changed.last().map_or(sequence.min(state.sequence), |row| row.changed_sequence);
         Ok(KeyChanges { keys: changed.into_iter().map(|row| row.key.id.clone()).collect(), sequence })
     }
 
