@@ -6,6 +6,7 @@
 //! Read in this order: [`request`], [`llm_provider`], [`rate_limiter`], [`usage_journal`], [`usage_ledger`], [`key_store`].
 //! What every adapter of a port must keep is written as tests in the crate `ai4free-contract`.
 
+pub mod budget;
 pub mod catalogue;
 pub mod chat;
 pub mod dialect;
@@ -31,6 +32,7 @@ const _OBJECT_SAFE: () = {
     held_as_object::<dyn key_store::KeyStore>();
     held_as_object::<dyn llm_provider::LlmProvider>();
     held_as_object::<dyn rate_limiter::RateLimiter>();
+    held_as_object::<dyn runtime::Calendar>();
     held_as_object::<dyn runtime::Clock>();
     held_as_object::<dyn runtime::IdSource>();
     held_as_object::<dyn runtime::KeyHasher>();

@@ -4,7 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::{error::LimiterDown, key::KeyId, request::RequestId};
+use crate::{
+    budget::{Grant, GrantStanding, Holder, MoneyWindow},
+    error::LimiterDown,
+    key::KeyId,
+    limits::OutagePolicy,
+    money::{PicoUsd, PicoUsdSum},
+    request::RequestId,
+    runtime::Timestamp,
+};
 
 /// The window of every rate: at most `limit` in any interval of this length.
 pub const RATE_WINDOW: Duration = Duration::from_secs(60);
@@ -39,6 +47,35 @@ impl Scope {
             Self::Gateway => "",
             Self::User(id) | Self::Model(id) | Self::Credential(id) => id,
             Self::Key(id) => id.as_str(),
+        }
+    }
+
+    /// As it is stored and as it is named in keys: `g`, `u:ID`, `k:ID`, `m:ID`, `c:ID`.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Gateway => "g".to_owned(),
+            Self::User(id) => format!("u:{id}"),
+            Self::Key(id) => format!("k:{id}"),
+            Self::Model(id) => format!("m:{id}"),
+            Self::Credential(id) => format!("c:{id}"),
+        }
+    }
+
+    /// What [`Scope::to_text`] has written.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == "g" {
+            return Some(Self::Gateway);
+        }
+        let (kind, id) = text.split_once(':')?;
+        match kind {
+            "u" => Some(Self::User(id.into())),
+            "k" if id == KeyId::system().as_str() => Some(Self::Key(KeyId::system())),
+            "k" => KeyId::parse(id).map(Self::Key),
+            "m" => Some(Self::Model(id.into())),
+            "c" => Some(Self::Credential(id.into())),
+            _ => None,
         }
     }
 }
@@ -76,6 +113,42 @@ pub struct Claim {
     pub limit: u64,
     /// An upper bound of what the request can use; 1 for [`LimitKind::Concurrency`].
     pub amount: u64,
+    pub on_redis_down: OutagePolicy,
+}
+
+/// One budget that a request counts against, and by how much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MoneyClaim {
+    pub scope: Scope,
+    pub window: MoneyWindow,
+    /// The budget. It may have changed since the grant: then the smaller of the two holds.
+    pub limit: PicoUsdSum,
+    /// An upper bound of what the request can cost.
+    pub amount: PicoUsd,
+    /// A further claim of a request that began in this window: it belongs there also when the window has ended.
+    pub is_top_up: bool,
+    pub on_redis_down: OutagePolicy,
+}
+
+/// All that a request claims at once. No two claims have the same scope and kind, no two money claims the same scope.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    pub counts: Vec<Claim>,
+    pub money: Vec<MoneyClaim>,
+}
+
+impl Claims {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty() && self.money.is_empty()
+    }
+}
+
+/// Counts only: no budget is concerned.
+impl From<Vec<Claim>> for Claims {
+    fn from(counts: Vec<Claim>) -> Self {
+        Self { counts, money: Vec::new() }
+    }
 }
 
 /// Identifies one reservation for ever. Later attempts of a request that reserve again have the next `number`.
@@ -94,17 +167,47 @@ pub struct Standing {
     pub reset: Duration,
 }
 
+/// In all but the first case nothing is held. Of several reasons, the first in this order is told: a wrong window, an
+/// exhausted budget, a refused claim, a missing grant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reservation {
-    /// All claims are held; one standing per claim, in the order of the claims.
-    Held(Vec<Standing>),
-    /// Nothing is held; this claim (an index into the claims) has not enough left.
+    /// All claims are held.
+    Held(Held),
+    /// This claim (an index into the counts) has not enough left.
     Refused {
         claim: usize,
         remaining: u64,
         /// When the same request would be admitted if nothing more were used. Always more than zero.
         retry_after: Duration,
     },
+    /// This money claim (an index) does not fit, and the ledger has said within the last second that there is no more; or the
+    /// budget itself is smaller than what is used.
+    Exhausted { claim: usize, standing: GrantStanding },
+    /// These money claims don't fit into what this holder was granted: ask the ledger, pass the grants on to
+    /// [`RateLimiter::grant`] and reserve again.
+    NeedsGrants { holder: Holder, needed: Vec<NeededGrant> },
+    /// A money claim is for a window that it is not the time of, by the limiter's clock, which is the one that counts.
+    WrongWindow { now: Timestamp },
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// One per count, in the order of the claims.
+    pub counts: Vec<Standing>,
+    /// One per money claim, in the order of the claims.
+    pub money: Vec<GrantStanding>,
+    /// Out of whose grants the money is held. `None` without money claims.
+    pub holder: Option<Holder>,
+    /// Whether the shared limiter was away, and the answer follows each claim's [`OutagePolicy`].
+    pub is_degraded: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeededGrant {
+    /// Index of the money claim.
+    pub claim: usize,
+    /// What the holder has so far. `None`: nothing in this window, or it has lost it; the ledger knows which.
+    pub granted: Option<PicoUsdSum>,
 }
 
 /// How a lease ends. Each claim as it was reserved, with what was really used.
@@ -112,6 +215,9 @@ pub enum Reservation {
 pub struct Settlement {
     pub lease: LeaseId,
     pub claims: Vec<SettledClaim>,
+    pub money: Vec<SettledMoney>,
+    /// As [`Held::holder`] said.
+    pub holder: Option<Holder>,
     pub certainty: Certainty,
 }
 
@@ -120,6 +226,13 @@ pub struct SettledClaim {
     pub claim: Claim,
     /// May exceed the reserved amount (a provider that ignored a cap): it is then counted in full.
     pub actual: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SettledMoney {
+    pub claim: MoneyClaim,
+    /// May exceed the reserved amount: it is then counted in full.
+    pub actual: PicoUsd,
 }
 
 /// Whether the reservation is known to have happened.
@@ -146,11 +259,30 @@ pub trait RateLimiter: Send + Sync {
     /// # Errors
     /// MUST fail (within the adapter's deadline, 150 ms) when it can't know; the caller then settles with
     /// [`Certainty::Unknown`]. A lease that was voided fails too.
-    async fn reserve(&self, lease: LeaseId, claims: &[Claim]) -> Result<Reservation, LimiterDown>;
+    async fn reserve(&self, lease: LeaseId, claims: &Claims) -> Result<Reservation, LimiterDown>;
 
     /// Settles a lease to what was used. Never blocks and never fails: callable from `Drop`; an adapter with a network
     /// between queues it. Idempotent by lease; unknown leases are ignored (see [`Certainty::Unknown`] for the exception).
     /// Tokens move to the actual amount in the bucket of the reservation, concurrency is freed, requests stay counted
-    /// unless `actual` is 0.
+    /// unless `actual` is 0, money moves from reserved to settled.
     fn settle(&self, settlement: Settlement);
+
+    /// Raises what a holder may spend. Of no effect on a holder that is not this limiter's any more.
+    ///
+    /// # Errors
+    /// When the limiter can't be reached: the next reservation asks for the grant again.
+    async fn grant(&self, grant: &Grant) -> Result<(), LimiterDown>;
+
+    /// The ledger has recorded grants of this holder that the limiter does not know: it has lost data, and has to go on as
+    /// another holder. Idempotent.
+    ///
+    /// # Errors
+    /// When no new holder is to be had now.
+    async fn forget(&self, holder: Holder) -> Result<(), LimiterDown>;
+
+    /// How a budget stands in a window, as the current holder sees it. `None`: nothing was granted here.
+    ///
+    /// # Errors
+    /// When the limiter can't be reached.
+    async fn standing(&self, scope: &Scope, window: &MoneyWindow) -> Result<Option<GrantStanding>, LimiterDown>;
 }

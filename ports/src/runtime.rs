@@ -7,6 +7,7 @@ use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use crate::{
+    budget::{BudgetPeriod, MoneyWindow},
     error::CountError,
     key::{ApiKey, KeyId, StoredSecret},
     money::PicoUsd,
@@ -49,6 +50,13 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> Timestamp;
     /// Time since an arbitrary start; never steps back. For measuring and for deadlines.
     fn monotonic(&self) -> Duration;
+}
+
+/// Cuts time into the windows of budgets, in any time zone.
+pub trait Calendar: Send + Sync {
+    /// The window that contains `at`. It begins with the first instant of its local date (where a clock change skips midnight,
+    /// that is later), so days have 23 to 25 hours. `None`: there is no such time zone.
+    fn window(&self, period: BudgetPeriod, time_zone: &str, at: Timestamp) -> Option<MoneyWindow>;
 }
 
 pub trait IdSource: Send + Sync {
@@ -123,6 +131,8 @@ pub enum RequestEnd {
     Admitted { outcome: Outcome, error: Option<&'static str> },
     /// A limit said no.
     LimitReached { scope: Scope, kind: LimitKind },
+    /// A budget said no.
+    BudgetExhausted { scope: Scope },
     /// Refused before any limit was touched, or because we could not account for it; a bounded code.
     Refused(&'static str),
 }
@@ -132,6 +142,7 @@ impl fmt::Display for RequestEnd {
         match self {
             Self::Admitted { outcome, .. } => f.write_str(outcome.as_str()),
             Self::LimitReached { .. } => f.write_str("limit_reached"),
+            Self::BudgetExhausted { .. } => f.write_str("budget_exhausted"),
             Self::Refused(_) => f.write_str("refused"),
         }
     }

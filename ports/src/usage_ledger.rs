@@ -6,9 +6,11 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    budget::{Epoch, Holder, MoneyWindow, Spending},
     error::StoreError,
     key::KeyId,
     money::{PicoUsd, PicoUsdSum},
+    rate_limiter::Scope,
     request::{Operation, RequestId},
     runtime::Timestamp,
     usage::{TokenUsage, UsageSource},
@@ -81,6 +83,8 @@ pub struct UsageEvent {
     pub cost: PicoUsd,
     /// What the provider said it cost.
     pub provider_cost: Option<PicoUsd>,
+    /// The budgets that the cost is added to.
+    pub spending: Vec<Spending>,
 }
 
 /// Identity of one journal directory.
@@ -156,6 +160,73 @@ pub struct UsageReport {
     pub by_day: BTreeMap<i32, Counters>,
 }
 
+/// Asks for money in the name of a holder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantRequest {
+    pub scope: Scope,
+    pub window: MoneyWindow,
+    pub holder: Holder,
+    /// The whole budget of the window.
+    pub limit: PicoUsdSum,
+    /// The claim that waits for it.
+    pub claim: PicoUsd,
+    /// The holder is given this part of the room that is left, `1/share`, and at least 16 times the claim: 1 takes all.
+    pub share: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrantAnswer {
+    Granted {
+        /// What had been granted before this call; more than zero tells a limiter without a grant that it lost data.
+        before: PicoUsdSum,
+        /// What is granted now: the same as before if there is no room.
+        granted: PicoUsdSum,
+        /// What other holders were granted or have settled.
+        elsewhere: PicoUsdSum,
+    },
+    /// The holder's epoch is over, or its spool has been taken over.
+    Stale,
+}
+
+/// What a budget's window has seen, over all holders.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BudgetSum {
+    /// Of events that have reached the ledger.
+    pub settled: PicoUsdSum,
+    /// What is granted or, of closed holders, settled. Never above the limit at which it was granted.
+    pub committed: PicoUsdSum,
+}
+
+/// What an operator's report is split by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dimension {
+    Key,
+    User,
+    Model,
+    Provider,
+    /// UTC days, as `2026-11-22`.
+    Day,
+}
+
+/// What [`UsageLedger::verify`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verification {
+    /// Events that were read.
+    pub events: u64,
+    /// Sums that were compared with them.
+    pub sums: u64,
+    pub differences: Vec<Difference>,
+}
+
+/// A sum that is not the sum of its events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Which sum, in words for an operator: table and key.
+    pub sum: String,
+    pub stored: String,
+    pub expected: String,
+}
+
 /// Idempotent, fenced accounting (`ai4free_contract::usage_ledger`).
 #[async_trait]
 pub trait UsageLedger: Send + Sync {
@@ -174,4 +245,38 @@ pub trait UsageLedger: Send + Sync {
 
     /// The last rows of an audience, newest first: for people and for tests. At most 1000.
     async fn recent(&self, audience: &Audience, limit: u16) -> Result<Vec<UsageEvent>, StoreError>;
+
+    /// Raises a holder's grant, in one transaction that keeps what all holders were granted or have settled within the limit.
+    /// The first grant of a window counts what its scope has spent in it before.
+    async fn grant(&self, request: &GrantRequest) -> Result<GrantAnswer, StoreError>;
+
+    /// The epoch of the shared limiter whose process calls itself `run_id`. A new `run_id`, or `lost` being the current
+    /// epoch, begins the next one. Idempotent by `run_id` and `lost`.
+    async fn attest(&self, run_id: &str, lost: Option<Epoch>) -> Result<Epoch, StoreError>;
+
+    /// Closes every holder of this spool of an earlier generation than this one: all its events are in the ledger, so what it
+    /// was granted and has not spent is free again. Idempotent.
+    async fn close_holders(&self, spool: SpoolId, generation: i64) -> Result<(), StoreError>;
+
+    async fn budget(&self, scope: &Scope, window: &MoneyWindow) -> Result<BudgetSum, StoreError>;
+
+    /// The operator's sums of whole hours, as [`UsageLedger::report`] rounds them. By [`Dimension::User`] and
+    /// [`Dimension::Provider`], usage without one is under the empty name.
+    async fn breakdown(
+        &self,
+        by: Dimension,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<BTreeMap<String, Counters>, StoreError>;
+
+    /// Charges that were admitted from `from` up to `to`, in the order of their ids, after the given one. At most 500.
+    async fn charges(
+        &self,
+        from: Timestamp,
+        to: Timestamp,
+        after: Option<(RequestId, u16)>,
+    ) -> Result<Vec<UsageEvent>, StoreError>;
+
+    /// Compares all sums (by hour, and of budgets by holder) with the events, for the UTC days from `from` to `to`.
+    async fn verify(&self, from: Timestamp, to: Timestamp) -> Result<Verification, StoreError>;
 }

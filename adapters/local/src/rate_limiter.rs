@@ -10,10 +10,11 @@ use std::{
 };
 
 use ai4free_ports::{
+    budget::{Grant, GrantStanding, Holder, MoneyWindow},
     error::LimiterDown,
     rate_limiter::{
-        Certainty, Claim, LeaseId, LimitKind, RATE_WINDOW, RateLimiter, Reservation, Scope, SettledClaim, Settlement,
-        Standing,
+        Certainty, Claim, Claims, Held, LeaseId, LimitKind, RATE_WINDOW, RateLimiter, Reservation, Scope, SettledClaim,
+        Settlement, Standing,
     },
     runtime::Clock,
 };
@@ -57,14 +58,14 @@ impl MemoryRateLimiter {
             Some(Lease::Voided { .. }) => {
                 return Err(LimiterDown("the lease was voided before it was reserved".into()));
             }
-            Some(Lease::Held { .. }) => return Ok(Reservation::Held(standings(&mut scopes, claims, now))),
+            Some(Lease::Held { .. }) => return Ok(held(standings(&mut scopes, claims, now))),
             None => {}
         }
         if let Some(refusal) = refusal(&mut scopes, claims, now) {
             return Ok(refusal);
         }
         leases.states.insert(id, Lease::Held { second });
-        Ok(Reservation::Held(take(&mut scopes, claims, now)))
+        Ok(held(take(&mut scopes, claims, now)))
     }
 
     /// Takes the lease out of the held ones; the second of its reservation if it was among them.
@@ -88,8 +89,8 @@ impl MemoryRateLimiter {
 
 #[async_trait]
 impl RateLimiter for MemoryRateLimiter {
-    async fn reserve(&self, lease: LeaseId, claims: &[Claim]) -> Result<Reservation, LimiterDown> {
-        self.hold(lease, claims)
+    async fn reserve(&self, lease: LeaseId, claims: &Claims) -> Result<Reservation, LimiterDown> {
+        self.hold(lease, &claims.counts)
     }
 
     fn settle(&self, settlement: Settlement) {
@@ -108,6 +109,22 @@ impl RateLimiter for MemoryRateLimiter {
             }
         }
     }
+
+    async fn grant(&self, _: &Grant) -> Result<(), LimiterDown> {
+        Err(LimiterDown("no budgets here yet".into()))
+    }
+
+    async fn forget(&self, _: Holder) -> Result<(), LimiterDown> {
+        Ok(())
+    }
+
+    async fn standing(&self, _: &Scope, _: &MoneyWindow) -> Result<Option<GrantStanding>, LimiterDown> {
+        Ok(None)
+    }
+}
+
+fn held(counts: Vec<Standing>) -> Reservation {
+    Reservation::Held(Held { counts, ..Held::default() })
 }
 
 #[derive(Clone, Copy)]

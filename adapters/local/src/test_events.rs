@@ -34,5 +34,6 @@ pub(crate) fn event(request: u128, key: KeyId, model: Arc<str>) -> UsageEvent {
         price_version: None,
         cost: PicoUsd::ZERO,
         provider_cost: None,
+        spending: Vec::new(),
     }
 }

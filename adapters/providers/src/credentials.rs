@@ -62,7 +62,7 @@ impl Credentials {
         });
         Ok(Self {
             headers: headers.collect::<Result<_, _>>()?,
-            infos: credentials.iter().map(|c| CredentialInfo { id: c.id.clone(), limits: c.limits }).collect(),
+            infos: credentials.iter().map(|c| CredentialInfo { id: c.id.clone(), limits: c.limits.clone() }).collect(),
             resting: credentials.iter().map(|_| AtomicI64::new(0)).collect(),
             clock,
         })

@@ -67,13 +67,15 @@ fn scope(scope: &Scope) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ai4free_ports::limits::OutagePolicy;
+
     use super::*;
 
     #[test]
     fn names_are_stable_because_running_releases_share_them() {
         let keys = Keys::new("a4f", "pod-1");
         let name = |scope, kind| {
-            let key = keys.claim(&Claim { scope, kind, limit: 1, amount: 1 });
+            let key = keys.claim(&Claim { scope, kind, limit: 1, amount: 1, on_redis_down: OutagePolicy::Closed });
             key.as_str().unwrap().to_owned()
         };
         assert_eq!(keys.leases.as_str(), Some("{a4f}:0:l:pod-1"));

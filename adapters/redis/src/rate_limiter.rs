@@ -1,8 +1,9 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use ai4free_ports::{
+    budget::{Grant, GrantStanding, Holder, MoneyWindow},
     error::LimiterDown,
-    rate_limiter::{Claim, LeaseId, LimitKind, RateLimiter, Reservation, Settlement, Standing},
+    rate_limiter::{Claim, Claims, Held, LeaseId, LimitKind, RateLimiter, Reservation, Scope, Settlement, Standing},
 };
 use async_trait::async_trait;
 use fred::types::Key;
@@ -101,10 +102,11 @@ impl RedisRateLimiter {
 
 #[async_trait]
 impl RateLimiter for RedisRateLimiter {
-    async fn reserve(&self, lease: LeaseId, claims: &[Claim]) -> Result<Reservation, LimiterDown> {
+    async fn reserve(&self, lease: LeaseId, claims: &Claims) -> Result<Reservation, LimiterDown> {
         if claims.is_empty() {
-            return Ok(Reservation::Held(Vec::new()));
+            return Ok(Reservation::Held(Held::default()));
         }
+        let claims = &*claims.counts;
         let reply: Vec<i64> = self.connections.call(|| self.reservation(lease, claims)).await?;
         let reservation = understand(&reply, claims.len())?;
         if matches!(reservation, Reservation::Held(_)) {
@@ -122,6 +124,18 @@ impl RateLimiter for RedisRateLimiter {
         if !settlement.claims.is_empty() {
             self.queue.push(settlement);
         }
+    }
+
+    async fn grant(&self, _: &Grant) -> Result<(), LimiterDown> {
+        Err(LimiterDown("no budgets here yet".into()))
+    }
+
+    async fn forget(&self, _: Holder) -> Result<(), LimiterDown> {
+        Ok(())
+    }
+
+    async fn standing(&self, _: &Scope, _: &MoneyWindow) -> Result<Option<GrantStanding>, LimiterDown> {
+        Ok(None)
     }
 }
 
@@ -178,7 +192,8 @@ fn understand(reply: &[i64], claims: usize) -> Result<Reservation, Unavailable> 
                 }
                 _ => Err(Unavailable::Reply),
             };
-            Ok(Reservation::Held(standings.chunks(2).map(standing).collect::<Result<_, _>>()?))
+            let counts = standings.chunks(2).map(standing).collect::<Result<_, _>>()?;
+            Ok(Reservation::Held(Held { counts, ..Held::default() }))
         }
         [1, claim, remaining, retry_after] => Ok(Reservation::Refused {
             claim: usize::try_from(*claim).map_err(|_| Unavailable::Reply)?,

@@ -91,6 +91,7 @@ pub(crate) fn usage_event(row: usage_event::Model) -> Result<UsageEvent, Failure
         price_version: row.price_version.map(u32::try_from).transpose().map_err(|_| corrupt("price version"))?,
         cost: PicoUsd(row.cost_pico),
         provider_cost: row.provider_cost_pico.map(PicoUsd),
+        spending: Vec::new(),
     })
 }
 

@@ -57,6 +57,7 @@ pub(crate) fn stored_key(row: api_key::Model, secrets: Vec<api_key_secret::Model
             image_requests_per_minute: row.image_requests_per_minute.map(count),
             tokens_per_minute: row.tokens_per_minute.map(count),
             max_concurrent_requests: row.max_concurrent_requests.map(count),
+            ..Limits::NONE
         },
         models: serde_json::from_str(&row.models).map_err(|_| corrupt("list of models", &row.id))?,
         secrets: secrets.into_iter().map(stored_secret).collect::<Result<_, _>>()?,

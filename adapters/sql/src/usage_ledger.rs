@@ -1,10 +1,18 @@
 //! [`UsageLedger`] in SQL.
 
+use std::collections::BTreeMap;
+
 use ai4free_ports::{
+    budget::{Epoch, MoneyWindow},
     error::StoreError,
     money::PicoUsdSum,
+    rate_limiter::Scope,
+    request::RequestId,
     runtime::Timestamp,
-    usage_ledger::{Appended, Attachment, Audience, Batch, Counters, SpoolId, UsageEvent, UsageLedger, UsageReport},
+    usage_ledger::{
+        Appended, Attachment, Audience, Batch, BudgetSum, Counters, Dimension, GrantAnswer, GrantRequest, SpoolId,
+        UsageEvent, UsageLedger, UsageReport, Verification,
+    },
 };
 use async_trait::async_trait;
 use sea_orm::{
@@ -117,6 +125,44 @@ impl UsageLedger for SqlUsageLedger {
             rows.into_iter().map(event_row::usage_event).collect()
         })
         .await
+    }
+
+    async fn grant(&self, _: &GrantRequest) -> Result<GrantAnswer, StoreError> {
+        Err(StoreError::Unavailable("not built".into()))
+    }
+
+    async fn attest(&self, _: &str, _: Option<Epoch>) -> Result<Epoch, StoreError> {
+        Err(StoreError::Unavailable("not built".into()))
+    }
+
+    async fn close_holders(&self, _: SpoolId, _: i64) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn budget(&self, _: &Scope, _: &MoneyWindow) -> Result<BudgetSum, StoreError> {
+        Err(StoreError::Unavailable("not built".into()))
+    }
+
+    async fn breakdown(
+        &self,
+        _: Dimension,
+        _: Timestamp,
+        _: Timestamp,
+    ) -> Result<BTreeMap<String, Counters>, StoreError> {
+        Err(StoreError::Unavailable("not built".into()))
+    }
+
+    async fn charges(
+        &self,
+        _: Timestamp,
+        _: Timestamp,
+        _: Option<(RequestId, u16)>,
+    ) -> Result<Vec<UsageEvent>, StoreError> {
+        Err(StoreError::Unavailable("not built".into()))
+    }
+
+    async fn verify(&self, _: Timestamp, _: Timestamp) -> Result<Verification, StoreError> {
+        Err(StoreError::Unavailable("not built".into()))
     }
 }
 

@@ -72,7 +72,7 @@ pub async fn a_key_is_found_as_it_was_created(harness: &impl Harness) {
             requests_per_minute: Some(60),
             image_requests_per_minute: Some(0),
             tokens_per_minute: Some(10_000_000_000),
-            max_concurrent_requests: None,
+            ..Limits::NONE
         },
         models: vec!["gpt-x".into(), "claude/*".into()],
         max_output_tokens: Some(4096),
@@ -210,8 +210,8 @@ pub async fn limits_beyond_any_use_are_kept_as_such(harness: &impl Harness) {
     let store = harness.store();
     let limits =
         Limits { tokens_per_minute: Some(u64::MAX), requests_per_minute: Some(i64::MAX as u64), ..Limits::NONE };
-    store.create(&StoredKey { limits, ..key(1) }).await.unwrap();
-    let found = store.find(&key(1).id).await.unwrap().unwrap().limits;
+    store.create(&StoredKey { limits: limits.clone(), ..key(1) }).await.unwrap();
+    let found = store.find(&key(1).id).await.unwrap().unwrap().limits.clone();
     assert!(found.tokens_per_minute >= Some(i64::MAX as u64), "{found:?}");
     assert_eq!(found.requests_per_minute, limits.requests_per_minute);
 }

@@ -8,8 +8,10 @@ use std::{sync::Arc, time::Duration};
 
 use ai4free_ports::{
     key::KeyId,
+    limits::OutagePolicy,
     rate_limiter::{
-        Certainty, Claim, LeaseId, LimitKind, RateLimiter, Reservation, Scope, SettledClaim, Settlement, Standing,
+        Certainty, Claim, Claims, LeaseId, LimitKind, RateLimiter, Reservation, Scope, SettledClaim, Settlement,
+        Standing,
     },
     request::RequestId,
 };
@@ -82,7 +84,13 @@ pub fn lease(number: u128) -> LeaseId {
 
 #[must_use]
 pub fn claim(scope: Scope, kind: LimitKind, limit: u64, amount: u64) -> Claim {
-    Claim { scope, kind, limit, amount }
+    Claim { scope, kind, limit, amount, on_redis_down: OutagePolicy::LocalShare }
+}
+
+/// Claims without money.
+#[must_use]
+pub fn counts(claims: &[Claim]) -> Claims {
+    Claims::from(claims.to_vec())
 }
 
 /// The settlement of held claims to what `actual` says of each.
@@ -90,14 +98,14 @@ pub fn claim(scope: Scope, kind: LimitKind, limit: u64, amount: u64) -> Claim {
 pub fn settlement(id: LeaseId, claims: &[Claim], actual: &[u64]) -> Settlement {
     let claims =
         claims.iter().zip(actual).map(|(claim, actual)| SettledClaim { claim: claim.clone(), actual: *actual });
-    Settlement { lease: id, claims: claims.collect(), certainty: Certainty::Held }
+    Settlement { lease: id, claims: claims.collect(), money: Vec::new(), holder: None, certainty: Certainty::Held }
 }
 
 /// The settlement of claims of which nobody knows whether they were held.
 #[must_use]
 pub fn void(id: LeaseId, claims: &[Claim]) -> Settlement {
     let claims = claims.iter().map(|claim| SettledClaim { claim: claim.clone(), actual: claim.amount }).collect();
-    Settlement { lease: id, claims, certainty: Certainty::Unknown }
+    Settlement { lease: id, claims, money: Vec::new(), holder: None, certainty: Certainty::Unknown }
 }
 
 pub async fn exactly_the_limit_of_concurrent_requests_is_admitted(harness: &impl Harness) {
@@ -108,7 +116,7 @@ pub async fn exactly_the_limit_of_concurrent_requests_is_admitted(harness: &impl
             let claims = [claim(user("crowd"), kind, 10, 1), claim(Scope::Gateway, LimitKind::Tokens, 10_000, 100)];
             tasks.spawn(async move {
                 let id = lease(u128::try_from(round).unwrap() << 64 | number);
-                limiter.reserve(id, &claims).await.unwrap()
+                limiter.reserve(id, &counts(&claims)).await.unwrap()
             });
         }
         let held = tasks.join_all().await.into_iter().filter(is_held).count();
@@ -220,9 +228,9 @@ pub async fn a_lease_reserved_twice_at_the_same_time_counts_once(harness: &impl 
     let mut tasks = JoinSet::new();
     for _ in 0..20 {
         let limiter = harness.limiter();
-        tasks.spawn(
-            async move { limiter.reserve(lease(1), &[claim(key(), LimitKind::Tokens, 100, 60)]).await.unwrap() },
-        );
+        tasks.spawn(async move {
+            limiter.reserve(lease(1), &counts(&[claim(key(), LimitKind::Tokens, 100, 60)])).await.unwrap()
+        });
     }
     assert!(tasks.join_all().await.iter().all(is_held));
     assert_eq!(remaining(harness, key(), LimitKind::Tokens, 100).await, 40);
@@ -256,7 +264,7 @@ pub async fn a_voided_lease_that_is_reserved_later_holds_nothing(harness: &impl 
     harness.limiter().settle(void(lease(1), &claims));
     harness.settled().await;
     for _ in 0..2 {
-        assert!(harness.limiter().reserve(lease(1), &claims).await.is_err());
+        assert!(harness.limiter().reserve(lease(1), &counts(&claims)).await.is_err());
         harness.limiter().settle(void(lease(1), &claims));
         harness.settled().await;
     }
@@ -276,7 +284,7 @@ pub async fn voiding_a_held_lease_refunds_all_of_it(harness: &impl Harness) {
     assert_eq!(remaining(harness, key(), LimitKind::Requests, 10).await, 10);
     assert_eq!(remaining(harness, key(), LimitKind::Tokens, 100).await, 100);
     assert_eq!(remaining(harness, key(), LimitKind::Concurrency, 5).await, 5);
-    assert!(harness.limiter().reserve(lease(1), &claims).await.is_err());
+    assert!(harness.limiter().reserve(lease(1), &counts(&claims)).await.is_err());
 }
 
 pub async fn more_than_was_reserved_counts_in_full(harness: &impl Harness) {
@@ -284,7 +292,7 @@ pub async fn more_than_was_reserved_counts_in_full(harness: &impl Harness) {
     assert!(held(harness, 1, &tokens(10)).await.is_some());
     harness.limiter().settle(settlement(lease(1), &tokens(10), &[170]));
     harness.settled().await;
-    let refused = harness.limiter().reserve(lease(2), &tokens(1)).await.unwrap();
+    let refused = harness.limiter().reserve(lease(2), &counts(&tokens(1))).await.unwrap();
     assert_eq!(refused, Reservation::Refused { claim: 0, remaining: 0, retry_after: Duration::from_secs(61) });
     harness.advance(Duration::from_secs(61)).await;
     assert!(held(harness, 3, &tokens(100)).await.is_some());
@@ -307,7 +315,7 @@ pub async fn retry_after_is_exact(harness: &impl Harness) {
         harness.advance(Duration::from_millis(pause)).await;
     }
     // 50 fit when the first two have left: the second one was used at 0.25 s, in second 0, as the first.
-    let refused = harness.limiter().reserve(lease(10), &tokens(50)).await.unwrap();
+    let refused = harness.limiter().reserve(lease(10), &counts(&tokens(50))).await.unwrap();
     let Reservation::Refused { claim: 0, remaining: 0, retry_after } = refused else { panic!("{refused:?}") };
     assert_eq!(retry_after, Duration::from_millis(61_000 - 250 - 7_300 - 11_111));
     harness.advance(retry_after - Duration::from_secs(1)).await;
@@ -323,7 +331,7 @@ pub async fn retry_after_is_that_of_the_claim_that_waits_longest(harness: &impl 
     harness.advance(Duration::from_secs(20)).await;
     assert!(held(harness, 2, &[claim(key(), LimitKind::Tokens, 10, 10)]).await.is_some());
     let both = [claim(Scope::Gateway, LimitKind::Requests, 1, 1), claim(key(), LimitKind::Tokens, 10, 1)];
-    let refused = harness.limiter().reserve(lease(3), &both).await.unwrap();
+    let refused = harness.limiter().reserve(lease(3), &counts(&both)).await.unwrap();
     let retry_after = Duration::from_secs(61);
     assert_eq!(refused, Reservation::Refused { claim: 1, remaining: 0, retry_after });
     harness.advance(retry_after).await;
@@ -372,7 +380,7 @@ pub async fn a_limit_lowered_in_mid_window_holds_at_once(harness: &impl Harness)
     assert!(held(harness, 1, &tokens(100, 60)).await.is_some());
     harness.advance(Duration::from_secs(10)).await;
     assert!(held(harness, 2, &tokens(100, 20)).await.is_some());
-    let refused = harness.limiter().reserve(lease(3), &tokens(50, 10)).await.unwrap();
+    let refused = harness.limiter().reserve(lease(3), &counts(&tokens(50, 10))).await.unwrap();
     assert_eq!(refused, Reservation::Refused { claim: 0, remaining: 0, retry_after: Duration::from_secs(51) });
     harness.advance(Duration::from_secs(51)).await;
     assert_eq!(held(harness, 4, &tokens(50, 10)).await.unwrap()[0].remaining, 20);
@@ -383,7 +391,7 @@ pub async fn a_limit_of_zero_refuses_everything(harness: &impl Harness) {
     let kinds = [LimitKind::Requests, LimitKind::ImageRequests, LimitKind::Tokens, LimitKind::Concurrency];
     for kind in kinds {
         for _ in 0..2 {
-            let refused = harness.limiter().reserve(lease(1), &[claim(key(), kind, 0, 1)]).await.unwrap();
+            let refused = harness.limiter().reserve(lease(1), &counts(&[claim(key(), kind, 0, 1)])).await.unwrap();
             let Reservation::Refused { claim: 0, remaining: 0, retry_after } = refused else { panic!("{refused:?}") };
             assert!(retry_after > Duration::ZERO);
             harness.advance(retry_after).await;
@@ -417,9 +425,9 @@ pub async fn no_claims_are_always_held(harness: &impl Harness) {
 
 /// The standings of what was held, or `None` when it was refused.
 async fn held(harness: &impl Harness, number: u128, claims: &[Claim]) -> Option<Vec<Standing>> {
-    match harness.limiter().reserve(lease(number), claims).await.unwrap() {
-        Reservation::Held(standings) => Some(standings),
-        Reservation::Refused { .. } => None,
+    match harness.limiter().reserve(lease(number), &counts(claims)).await.unwrap() {
+        Reservation::Held(held) => Some(held.counts),
+        _ => None,
     }
 }
 
@@ -429,9 +437,9 @@ async fn remaining(harness: &impl Harness, scope: Scope, kind: LimitKind, limit:
         return concurrency_left(harness, scope, limit).await;
     }
     let probe = [claim(scope, kind, limit, limit + 1)];
-    match harness.limiter().reserve(lease(u128::MAX), &probe).await.unwrap() {
+    match harness.limiter().reserve(lease(u128::MAX), &counts(&probe)).await.unwrap() {
         Reservation::Refused { remaining, .. } => remaining,
-        Reservation::Held(standings) => panic!("held more than the limit: {standings:?}"),
+        other => panic!("not refused: {other:?}"),
     }
 }
 

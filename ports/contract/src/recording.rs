@@ -6,12 +6,14 @@ use std::{
 };
 
 use ai4free_ports::{
+    budget::{Epoch, MoneyWindow},
     error::StoreError,
+    rate_limiter::Scope,
     request::RequestId,
     runtime::Timestamp,
     usage_ledger::{
-        Appended, Attachment, Audience, Batch, Counters, EventKind, Outcome, SpoolId, UsageEvent, UsageLedger,
-        UsageReport,
+        Appended, Attachment, Audience, Batch, BudgetSum, Counters, Dimension, EventKind, GrantAnswer, GrantRequest,
+        Outcome, SpoolId, UsageEvent, UsageLedger, UsageReport, Verification,
     },
 };
 use async_trait::async_trait;
@@ -191,6 +193,44 @@ impl UsageLedger for RecordingLedger {
         let state = self.state();
         let newest_first = state.events.iter().rev().filter(|event| concerns(audience, event));
         Ok(newest_first.take(usize::from(limit)).cloned().collect())
+    }
+
+    async fn grant(&self, _: &GrantRequest) -> Result<GrantAnswer, StoreError> {
+        Err(StoreError::Unavailable("not built".into()))
+    }
+
+    async fn attest(&self, _: &str, _: Option<Epoch>) -> Result<Epoch, StoreError> {
+        Err(StoreError::Unavailable("not built".into()))
+    }
+
+    async fn close_holders(&self, _: SpoolId, _: i64) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn budget(&self, _: &Scope, _: &MoneyWindow) -> Result<BudgetSum, StoreError> {
+        Err(StoreError::Unavailable("not built".into()))
+    }
+
+    async fn breakdown(
+        &self,
+        _: Dimension,
+        _: Timestamp,
+        _: Timestamp,
+    ) -> Result<BTreeMap<String, Counters>, StoreError> {
+        Err(StoreError::Unavailable("not built".into()))
+    }
+
+    async fn charges(
+        &self,
+        _: Timestamp,
+        _: Timestamp,
+        _: Option<(RequestId, u16)>,
+    ) -> Result<Vec<UsageEvent>, StoreError> {
+        Err(StoreError::Unavailable("not built".into()))
+    }
+
+    async fn verify(&self, _: Timestamp, _: Timestamp) -> Result<Verification, StoreError> {
+        Err(StoreError::Unavailable("not built".into()))
     }
 }
 

@@ -67,6 +67,7 @@ pub fn charge(number: u128, cost: i64) -> UsageEvent {
         price_version: Some(3),
         cost: PicoUsd(cost),
         provider_cost: None,
+        spending: Vec::new(),
     }
 }
 

@@ -54,14 +54,20 @@ async fn idle_scopes_and_old_tombstones_are_forgotten() {
     let memory = Memory::new();
     for number in 0..5_000 {
         let scope = Scope::User(format!("user-{number}").into());
-        memory.limiter.reserve(lease(number), &[claim(scope, LimitKind::Requests, 10, 1)]).await.unwrap();
-        let unknown = Settlement { lease: lease(number), claims: Vec::new(), certainty: Certainty::Unknown };
+        memory.limiter.reserve(lease(number), &counts(&[claim(scope, LimitKind::Requests, 10, 1)])).await.unwrap();
+        let unknown = Settlement {
+            lease: lease(number),
+            claims: Vec::new(),
+            money: Vec::new(),
+            holder: None,
+            certainty: Certainty::Unknown,
+        };
         memory.limiter.settle(unknown);
     }
     memory.advance(Duration::from_secs(61)).await;
     for number in 5_000..10_000 {
         let scope = Scope::User(format!("user-{number}").into());
-        memory.limiter.reserve(lease(number), &[claim(scope, LimitKind::Requests, 10, 1)]).await.unwrap();
+        memory.limiter.reserve(lease(number), &counts(&[claim(scope, LimitKind::Requests, 10, 1)])).await.unwrap();
     }
     let cells: usize = memory.limiter.scopes.sizes().sum();
     let leases: usize = memory.limiter.leases.iter().map(|shard| shard.lock().unwrap().states.len()).sum();
@@ -74,9 +80,9 @@ async fn idle_scopes_and_old_tombstones_are_forgotten() {
 async fn a_scope_with_a_request_in_flight_is_not_idle() {
     let memory = Memory::new();
     let one = [claim(Scope::Gateway, LimitKind::Concurrency, 1, 1)];
-    assert!(matches!(memory.limiter.reserve(lease(1), &one).await, Ok(Reservation::Held(_))));
+    assert!(matches!(memory.limiter.reserve(lease(1), &counts(&one)).await, Ok(Reservation::Held(_))));
     memory.advance(Duration::from_secs(3_600)).await;
-    assert!(matches!(memory.limiter.reserve(lease(2), &one).await, Ok(Reservation::Refused { .. })));
+    assert!(matches!(memory.limiter.reserve(lease(2), &counts(&one)).await, Ok(Reservation::Refused { .. })));
 }
 
 /// Threads lock the same scopes in every order: with a wrong lock order this never ends.
@@ -94,15 +100,21 @@ async fn claims_in_any_order_do_not_deadlock() {
                     .map(|at| scopes[(at * 3 + task + round) % scopes.len()].clone())
                     .map(|scope| claim(scope, LimitKind::Tokens, u64::MAX, 1))
                     .collect();
-                limiter.reserve(id, &claims).await.unwrap();
+                limiter.reserve(id, &counts(&claims)).await.unwrap();
                 let claims = claims.into_iter().map(|claim| SettledClaim { claim, actual: 0 }).collect();
-                limiter.settle(Settlement { lease: id, claims, certainty: Certainty::Held });
+                limiter.settle(Settlement {
+                    lease: id,
+                    claims,
+                    money: Vec::new(),
+                    holder: None,
+                    certainty: Certainty::Held,
+                });
             }
         });
     }
     tasks.join_all().await;
     let probe = [claim(Scope::Gateway, LimitKind::Tokens, 10, 10)];
-    assert!(matches!(memory.limiter.reserve(lease(9_999_999), &probe).await, Ok(Reservation::Held(_))));
+    assert!(matches!(memory.limiter.reserve(lease(9_999_999), &counts(&probe)).await, Ok(Reservation::Held(_))));
 }
 
 /// Run it in release to see the cost: `cargo test --release -p ai4free-local cost -- --ignored --nocapture`.
@@ -128,9 +140,15 @@ async fn cost_of_reserve_and_settle() {
     let clock = crate::SystemClock::default();
     let start = clock.monotonic();
     for number in 0..rounds {
-        limiter.reserve(lease(number), &claims).await.unwrap();
+        limiter.reserve(lease(number), &counts(&claims)).await.unwrap();
         let claims = settlements.pop().unwrap();
-        limiter.settle(Settlement { lease: lease(number), claims, certainty: Certainty::Held });
+        limiter.settle(Settlement {
+            lease: lease(number),
+            claims,
+            money: Vec::new(),
+            holder: None,
+            certainty: Certainty::Held,
+        });
     }
     println!("{:?} per reserve and settle", (clock.monotonic() - start) / u32::try_from(rounds).unwrap());
 }

@@ -4,13 +4,15 @@
 use std::{borrow::Cow, sync::Arc};
 
 use ai4free_ports::{
+    budget::{Epoch, Holder, Spending},
     key::KeyId,
     money::PicoUsd,
+    rate_limiter::Scope,
     request::{Operation, RequestId},
     runtime::Timestamp,
     usage::{TokenUsage, UsageSource},
     usage_journal::Checkpoint,
-    usage_ledger::{EventKind, Outcome, UsageEvent},
+    usage_ledger::{EventKind, Outcome, SpoolId, UsageEvent},
 };
 use uuid::Uuid;
 
@@ -56,6 +58,26 @@ pub(super) fn put_event(out: &mut Vec<u8>, event: &UsageEvent) {
     out.extend_from_slice(&event.cost.0.to_le_bytes());
     if let Some(cost) = event.provider_cost {
         out.extend_from_slice(&cost.0.to_le_bytes());
+    }
+    put_varint(out, event.spending.len() as u64);
+    for spending in &event.spending {
+        put_text(out, &spending.scope.to_text());
+        out.extend_from_slice(&spending.window.0.to_le_bytes());
+        put_holder(out, &spending.holder);
+    }
+}
+
+fn put_holder(out: &mut Vec<u8>, holder: &Holder) {
+    match holder {
+        Holder::Shared(epoch) => {
+            out.push(0);
+            out.extend_from_slice(&epoch.0.to_le_bytes());
+        }
+        Holder::Process { spool, generation } => {
+            out.push(1);
+            out.extend_from_slice(spool.0.as_bytes());
+            out.extend_from_slice(&generation.to_le_bytes());
+        }
     }
 }
 
@@ -129,7 +151,26 @@ impl<'a> Reader<'a> {
             usage: self.usage()?,
             cost: PicoUsd(self.signed()?),
             provider_cost: self.optional(has(7), |it| it.signed().map(PicoUsd))?,
+            spending: self.spending()?,
         })
+    }
+
+    fn spending(&mut self) -> Decoded<Vec<Spending>> {
+        let count = self.varint()?;
+        (0..count)
+            .map(|_| {
+                let scope = Scope::parse(self.text()?).ok_or(DecodeError("unknown scope"))?;
+                Ok(Spending { scope, window: Timestamp(self.signed()?), holder: self.holder()? })
+            })
+            .collect()
+    }
+
+    fn holder(&mut self) -> Decoded<Holder> {
+        match self.byte()? {
+            0 => Ok(Holder::Shared(Epoch(self.signed()?))),
+            1 => Ok(Holder::Process { spool: SpoolId(self.request()?.0), generation: self.signed()? }),
+            _ => Err(DecodeError("unknown holder")),
+        }
     }
 
     pub(super) fn checkpoint(&mut self) -> Decoded<Checkpoint> {

@@ -34,6 +34,21 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn spendings()(
+        scope in prop::sample::select(vec![Scope::Gateway, Scope::User("u:1".into()), Scope::Key(KeyId::system())]),
+        window in any::<i64>(),
+        holder in prop_oneof![
+            any::<i64>().prop_map(|epoch| Holder::Shared(Epoch(epoch))),
+            any::<(u128, i64)>().prop_map(|(spool, generation)| Holder::Process {
+                spool: SpoolId(Uuid::from_u128(spool)), generation
+            }),
+        ],
+    ) -> Spending {
+        Spending { scope, window: Timestamp(window), holder }
+    }
+}
+
+prop_compose! {
     pub(crate) fn events()(
         labels in labels(),
         request in any::<u128>(),
@@ -45,11 +60,12 @@ prop_compose! {
         usage in usages(),
         usage_source in sources(),
         (admitted_at, cost, provider_cost) in any::<(i64, i64, Option<i64>)>(),
+        spending in prop::collection::vec(spendings(), 0..4),
     ) -> UsageEvent {
         UsageEvent {
             request: RequestId(Uuid::from_u128(request)), attempt, kind, revision, operation, outcome, first_ms, total_ms,
             price_version, usage, usage_source, admitted_at: Timestamp(admitted_at), cost: PicoUsd(cost),
-            provider_cost: provider_cost.map(PicoUsd), ..labels
+            provider_cost: provider_cost.map(PicoUsd), spending, ..labels
         }
     }
 }

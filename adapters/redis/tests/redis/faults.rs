@@ -95,7 +95,7 @@ async fn a_flushed_script_fails_no_request() {
         let mut tasks = JoinSet::new();
         for number in 0..40 {
             let limiter = replica.limiter.clone();
-            tasks.spawn(async move { limiter.reserve(lease(round << 64 | number), &requests(1_000)).await });
+            tasks.spawn(async move { limiter.reserve(lease(round << 64 | number), &counts(&requests(1_000))).await });
         }
         assert_eq!(server.command("SCRIPT FLUSH").await, "+OK");
         for outcome in tasks.join_all().await {
@@ -110,7 +110,7 @@ async fn settlements_wait_for_a_redis_that_is_away() {
     let replica = Replica::start(&server.options("one")).await;
     let claims = [claim(Scope::Gateway, LimitKind::Tokens, 50_000, 1_000)];
     for number in 0..50 {
-        assert!(matches!(replica.limiter.reserve(lease(number), &claims).await, Ok(Reservation::Held(_))));
+        assert!(matches!(replica.limiter.reserve(lease(number), &counts(&claims)).await, Ok(Reservation::Held(_))));
     }
     server.signal("-STOP").await;
     for number in 0..50 {
@@ -124,7 +124,7 @@ async fn settlements_wait_for_a_redis_that_is_away() {
     server.signal("-CONT").await;
     eventually("settled queue", || replica.limiter.queued_settlements() == 0).await;
     let all = [claim(Scope::Gateway, LimitKind::Tokens, 50_000, 50_000)];
-    assert!(matches!(replica.limiter.reserve(lease(100), &all).await, Ok(Reservation::Held(_))));
+    assert!(matches!(replica.limiter.reserve(lease(100), &counts(&all)).await, Ok(Reservation::Held(_))));
     assert_eq!(replica.limiter.dropped_settlements(), 0);
 }
 
@@ -134,7 +134,7 @@ async fn a_shutdown_delivers_what_is_queued() {
     let mut replica = Replica::start(&server.options("one")).await;
     let claims = [claim(Scope::Gateway, LimitKind::Concurrency, 1_000, 1)];
     for number in 0..1_000 {
-        replica.limiter.reserve(lease(number), &claims).await.unwrap();
+        replica.limiter.reserve(lease(number), &counts(&claims)).await.unwrap();
     }
     for number in 0..1_000 {
         replica.limiter.settle(settlement(lease(number), &claims, &[1]));
@@ -219,7 +219,7 @@ async fn try_one(
     replica: &Replica,
     number: u128,
 ) -> Result<Result<Reservation, LimiterDown>, tokio::time::error::Elapsed> {
-    timeout(DEADLINE, replica.limiter.reserve(lease(number), &requests(10_000))).await
+    timeout(DEADLINE, replica.limiter.reserve(lease(number), &counts(&requests(10_000)))).await
 }
 
 /// Within a second, and some more on a busy machine.

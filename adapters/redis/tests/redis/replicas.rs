@@ -19,7 +19,7 @@ async fn two_replicas_together_admit_exactly_the_limit() {
         let limiter = replicas[usize::from(number % 2 == 0)].limiter.clone();
         tasks.spawn(async move {
             let claims = [claim(Scope::Gateway, LimitKind::Requests, 10, 1), one_at_a_time(10)];
-            limiter.reserve(lease(number), &claims).await.unwrap()
+            limiter.reserve(lease(number), &counts(&claims)).await.unwrap()
         });
     }
     let held = tasks.join_all().await.into_iter().filter(|reply| matches!(reply, Reservation::Held(_))).count();
@@ -123,5 +123,5 @@ async fn holds(replica: &Replica, number: u128) -> bool {
 }
 
 async fn held(replica: &Replica, number: u128, claims: &[Claim]) -> bool {
-    matches!(replica.limiter.reserve(lease(number), claims).await.unwrap(), Reservation::Held(_))
+    matches!(replica.limiter.reserve(lease(number), &counts(claims)).await.unwrap(), Reservation::Held(_))
 }

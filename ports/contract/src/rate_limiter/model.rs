@@ -6,10 +6,10 @@ use std::{
 };
 
 use ai4free_ports::rate_limiter::{
-    Certainty, Claim, LeaseId, LimitKind, RATE_WINDOW, Reservation, Scope, SettledClaim, Settlement, Standing,
+    Certainty, Claim, Held, LeaseId, LimitKind, RATE_WINDOW, Reservation, Scope, SettledClaim, Settlement, Standing,
 };
 
-use super::{Harness, claim, lease, user};
+use super::{Harness, claim, counts, lease, user};
 
 /// Random reservations at random times; then every interval that begins with one of them is added up.
 pub async fn no_interval_of_a_window_holds_more_than_the_limit(harness: &impl Harness) {
@@ -22,7 +22,7 @@ pub async fn no_interval_of_a_window_holds_more_than_the_limit(harness: &impl Ha
             let amount = 1 + random.below(7);
             let id = lease(u128::from(seed) << 64 | number);
             let tokens = [claim(scope.clone(), LimitKind::Tokens, LIMIT, amount)];
-            if let Reservation::Held(_) = harness.limiter().reserve(id, &tokens).await.unwrap() {
+            if let Reservation::Held(_) = harness.limiter().reserve(id, &counts(&tokens)).await.unwrap() {
                 admitted.push((now, amount));
             }
             let pause = Duration::from_millis(if random.below(3) == 0 { 0 } else { random.below(2_500) });
@@ -69,7 +69,7 @@ struct Run {
 impl Run {
     async fn reserve(&mut self, harness: &impl Harness, step: u32) {
         let (id, claims) = (self.new_lease(), self.claims());
-        let reply = harness.limiter().reserve(id, &claims).await.unwrap();
+        let reply = harness.limiter().reserve(id, &counts(&claims)).await.unwrap();
         assert_eq!(reply, self.model.reserve(id, &claims), "seed {} step {step}: {claims:?}", self.seed);
         if matches!(reply, Reservation::Held(_)) {
             self.open.push((id, claims));
@@ -79,7 +79,7 @@ impl Run {
     async fn reserve_again(&mut self, harness: &impl Harness, step: u32) {
         let Some(at) = self.any_open() else { return };
         let (id, claims) = &self.open[at];
-        let reply = harness.limiter().reserve(*id, claims).await.unwrap();
+        let reply = harness.limiter().reserve(*id, &counts(claims)).await.unwrap();
         assert_eq!(reply, self.model.reserve(*id, claims), "seed {} step {step}", self.seed);
     }
 
@@ -91,7 +91,13 @@ impl Run {
             .map(|claim| SettledClaim { actual: self.random.below(claim.amount + claim.amount / 2 + 1), claim })
             .collect();
         for _ in 0..=self.random.below(1) {
-            let settlement = Settlement { lease: id, claims: claims.clone(), certainty: Certainty::Held };
+            let settlement = Settlement {
+                lease: id,
+                claims: claims.clone(),
+                money: Vec::new(),
+                holder: None,
+                certainty: Certainty::Held,
+            };
             self.model.settle(&settlement);
             harness.limiter().settle(settlement);
         }
@@ -108,7 +114,7 @@ impl Run {
         self.model.settle(&void);
         harness.limiter().settle(void);
         harness.settled().await;
-        let late = harness.limiter().reserve(id, &claims).await;
+        let late = harness.limiter().reserve(id, &counts(&claims)).await;
         assert!(late.is_err(), "seed {} step {step}: {late:?}", self.seed);
     }
 
@@ -196,7 +202,7 @@ impl Model {
             };
             Standing { remaining: self.remaining(claim), reset }
         };
-        Reservation::Held(claims.iter().map(standing).collect())
+        Reservation::Held(Held { counts: claims.iter().map(standing).collect(), ..Held::default() })
     }
 
     fn settle(&mut self, settlement: &Settlement) {

@@ -110,6 +110,7 @@ pub(super) fn event(number: u64) -> UsageEvent {
         price_version: Some(3),
         cost: PicoUsd(COST as i64),
         provider_cost: None,
+        spending: Vec::new(),
     }
 }
 
