@@ -9,6 +9,7 @@ use std::{collections::HashMap, fs, path::Path, process, sync::Arc};
 
 use ai4free_local::{HmacKeyHasher, MemoryRateLimiter, OsSecrets, Pepper, SystemClock, UuidV7Ids};
 use ai4free_ports::{
+    limits::Limits,
     llm_provider::{Deadlines, LlmProvider},
     provider_settings::{ProviderSettings, Secret, Timeouts},
     rate_limiter::RateLimiter,
@@ -136,12 +137,12 @@ fn limiter(
 }
 
 fn policy(settings: &LimitSettings) -> Arc<Policy> {
-    let boxed = |(name, limits): (&String, &_)| (name.as_str().into(), *limits);
+    let boxed = |(name, limits): (&String, &Limits)| (name.as_str().into(), limits.clone());
     Arc::new(Policy {
         plans: settings.plans.iter().map(boxed).collect(),
         default_plan: settings.default_plan.as_str().into(),
-        gateway: settings.gateway,
-        default_user: settings.default_user,
+        gateway: settings.gateway.clone(),
+        default_user: settings.default_user.clone(),
         users: settings.users.iter().map(boxed).collect(),
         default_output_tokens: settings.assumed_output_tokens,
         default_context_tokens: settings.assumed_context_tokens,

@@ -8,7 +8,8 @@ use std::{sync::Arc, time::Duration};
 use ai4free_ports::{
     catalogue::Price,
     rate_limiter::{
-        Certainty, Claim, LeaseId, LimitKind, RateLimiter, Reservation, Scope, SettledClaim, Settlement, Standing,
+        Certainty, Claim, Claims, LeaseId, LimitKind, RateLimiter, Reservation, Scope, SettledClaim, Settlement,
+        Standing,
     },
     request::Operation,
     runtime::Clock,
@@ -77,7 +78,7 @@ impl Admission {
             let failure = Failure::unavailable(Unavailable::Gateway);
             return Err(Box::new(NotAdmitted { failure, order, observation }));
         }
-        let claims = policy::claims(&order.scopes, order.operation, order.tokens);
+        let claims = Claims::from(policy::claims(&order.scopes, order.operation, order.tokens));
         let lease = LeaseId { request: order.bound.request, number: 0 };
         // Armed before the reservation is awaited: a client that leaves meanwhile leaves no lease behind.
         let mut held = Held::pending(self.limiter.clone(), lease, claims);
@@ -105,7 +106,7 @@ pub(super) struct Held {
 
 struct Lease {
     id: LeaseId,
-    claims: Vec<Claim>,
+    claims: Claims,
     certainty: Certainty,
 }
 
@@ -120,7 +121,7 @@ pub(super) struct Used<'a> {
 }
 
 impl Held {
-    fn pending(limiter: Arc<dyn RateLimiter>, id: LeaseId, claims: Vec<Claim>) -> Self {
+    fn pending(limiter: Arc<dyn RateLimiter>, id: LeaseId, claims: Claims) -> Self {
         let leases =
             if claims.is_empty() { Vec::new() } else { vec![Lease { id, claims, certainty: Certainty::Unknown }] };
         Self { limiter, leases }
@@ -130,18 +131,20 @@ impl Held {
     async fn reserve(&mut self) -> Result<Result<LimitHeaders, Box<LimitReached>>, Failure> {
         let Some(lease) = self.leases.last_mut() else { return Ok(Ok(LimitHeaders::default())) };
         match self.limiter.reserve(lease.id, &lease.claims).await? {
-            Reservation::Held(standings) => {
+            Reservation::Held(standing) => {
                 lease.certainty = Certainty::Held;
-                Ok(Ok(LimitHeaders::of(&lease.claims, &standings)))
+                Ok(Ok(LimitHeaders::of(&lease.claims.counts, &standing.counts)))
             }
             Reservation::Refused { claim, remaining, retry_after } => {
-                let refused = self
-                    .leases
-                    .pop()
-                    .and_then(|mut lease| (claim < lease.claims.len()).then(|| lease.claims.swap_remove(claim)));
+                let refused = self.leases.pop().and_then(|mut lease| {
+                    (claim < lease.claims.counts.len()).then(|| lease.claims.counts.swap_remove(claim))
+                });
                 // An index out of range would be a fault of the adapter: answered as an outage, not as a panic.
                 let refused = refused.ok_or(Failure::unavailable(Unavailable::RateLimiter))?;
                 Ok(Err(Box::new(reached(refused, remaining, retry_after))))
+            }
+            Reservation::Exhausted { .. } | Reservation::NeedsGrants { .. } | Reservation::WrongWindow { .. } => {
+                Err(Failure::unavailable(Unavailable::RateLimiter))
             }
         }
     }
@@ -155,7 +158,7 @@ impl Held {
         request: ai4free_ports::request::RequestId,
     ) -> Result<(), Failure> {
         let number = u16::try_from(self.leases.len()).unwrap_or(u16::MAX);
-        let claims = policy::claims(&[scope], operation, tokens);
+        let claims = Claims::from(policy::claims(&[scope], operation, tokens));
         if claims.is_empty() {
             return Ok(());
         }
@@ -175,8 +178,15 @@ impl Held {
                 LimitKind::Tokens if served(&claim.scope) => used.tokens,
                 LimitKind::Tokens | LimitKind::Concurrency => 0,
             };
-            let claims = lease.claims.into_iter().map(|claim| SettledClaim { actual: actual(&claim), claim }).collect();
-            self.limiter.settle(Settlement { lease: lease.id, claims, certainty: lease.certainty });
+            let counts = lease.claims.counts.into_iter();
+            let claims = counts.map(|claim| SettledClaim { actual: actual(&claim), claim }).collect();
+            self.limiter.settle(Settlement {
+                lease: lease.id,
+                claims,
+                money: Vec::new(),
+                holder: None,
+                certainty: lease.certainty,
+            });
         }
     }
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use ai4free_ports::{
     error::{JournalError, LimiterDown, ProviderError, RequestError, StoreError},
+    money::{PicoUsd, PicoUsdSum},
     rate_limiter::{LimitKind, Scope},
+    runtime::Timestamp,
 };
 
 use crate::application::standing::LimitHeaders;
@@ -28,6 +30,11 @@ pub enum Failure {
     Request(#[from] RequestError),
     #[error("limit reached")]
     LimitReached(Box<LimitReached>),
+    #[error("budget exhausted")]
+    BudgetExhausted(Box<BudgetExhausted>),
+    /// A budget applies, and what the request may cost can't be known.
+    #[error("the model has no price")]
+    Unpriced { model: String },
     /// We can't authenticate or account right now. Never blamed on the client.
     #[error("{what} is unavailable")]
     Unavailable { what: Unavailable, retry_after: Duration },
@@ -98,6 +105,30 @@ pub struct LimitReached {
     pub headers: LimitHeaders,
 }
 
+/// Which budget said no, and everything that its owner needs to know of it.
+#[derive(Debug)]
+pub struct BudgetExhausted {
+    pub scope: Scope,
+    /// The whole budget of the window.
+    pub limit: PicoUsdSum,
+    /// Over all holders.
+    pub settled: PicoUsdSum,
+    /// By requests that run, and what other holders were granted and have not spent.
+    pub reserved: PicoUsdSum,
+    /// What this request may cost.
+    pub requested: PicoUsd,
+    /// End of the window. `None`: the budget is for ever.
+    pub resets_at: Option<Timestamp>,
+}
+
+impl BudgetExhausted {
+    /// What is neither settled nor reserved.
+    #[must_use]
+    pub fn remaining(&self) -> PicoUsdSum {
+        PicoUsdSum((self.limit.0 - self.settled.0 - self.reserved.0).max(0))
+    }
+}
+
 /// How long a client waits before it asks again for something that should be back soon.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -119,6 +150,8 @@ impl Failure {
             Self::Conflict(_) => "conflict",
             Self::Request(_) => "invalid_request",
             Self::LimitReached(_) => "limit_reached",
+            Self::BudgetExhausted(_) => "budget_exhausted",
+            Self::Unpriced { .. } => "unpriced",
             Self::Unavailable { what, .. } => what.code(),
             Self::Provider(error) => error.kind.as_str(),
         }

@@ -191,6 +191,7 @@ impl Inference {
             price_version: price.map(|price| price.version),
             cost: pricing::cost(price, &usage),
             provider_cost: None,
+            spending: Vec::new(),
         }
     }
 

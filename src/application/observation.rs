@@ -97,6 +97,7 @@ impl Observation {
     pub fn refused(&mut self, failure: &Failure) {
         self.summary.end = match failure {
             Failure::LimitReached(limit) => RequestEnd::LimitReached { scope: limit.scope.clone(), kind: limit.kind },
+            Failure::BudgetExhausted(budget) => RequestEnd::BudgetExhausted { scope: budget.scope.clone() },
             other => RequestEnd::Refused(other.code()),
         };
     }

@@ -47,14 +47,14 @@ impl Policy {
         let user = party.key.user_id.as_ref().filter(|_| !system).map(|user| {
             (
                 Scope::User(user.clone()),
-                self.users.get(&**user).map_or(self.default_user, |own| own.or(self.default_user)),
+                self.users.get(&**user).map_or_else(|| self.default_user.clone(), |own| own.or(&self.default_user)),
             )
         });
         let scopes = [
-            Some((Scope::Gateway, self.gateway)),
+            Some((Scope::Gateway, self.gateway.clone())),
             user,
-            Some((Scope::Key(party.key.id.clone()), party.key.limits.or(*plan))),
-            Some((Scope::Model(party.model.label.clone()), party.model.limits)),
+            Some((Scope::Key(party.key.id.clone()), party.key.limits.or(plan))),
+            Some((Scope::Model(party.model.label.clone()), party.model.limits.clone())),
             Some(credential_scope(party.credential)),
         ];
         Some(scopes.into_iter().flatten().filter(|(_, limits)| *limits != Limits::NONE).collect())
@@ -63,7 +63,7 @@ impl Policy {
 
 #[must_use]
 pub fn credential_scope(credential: &CredentialInfo) -> ScopeLimits {
-    (Scope::Credential(credential.id.clone()), credential.limits)
+    (Scope::Credential(credential.id.clone()), credential.limits.clone())
 }
 
 /// Whether any scope limits tokens: only then has the answer to be capped and the prompt to be bounded.
@@ -88,7 +88,8 @@ pub fn claims(scopes: &[ScopeLimits], operation: Operation, tokens: u64) -> Vec<
         ];
         for (kind, limit, amount) in kinds {
             if let Some(limit) = limit.filter(|_| amount > 0) {
-                claims.push(Claim { scope: scope.clone(), kind, limit, amount });
+                let on_redis_down = limits.on_redis_down.unwrap_or_default();
+                claims.push(Claim { scope: scope.clone(), kind, limit, amount, on_redis_down });
             }
         }
     }
@@ -116,7 +117,7 @@ mod tests {
             requests_per_minute: Some(10),
             image_requests_per_minute: Some(50),
             tokens_per_minute: Some(1000),
-            max_concurrent_requests: None,
+            ..Limits::NONE
         };
         let scopes = [(Scope::Gateway, limits)];
         let kinds = |operation, tokens| {

@@ -102,6 +102,7 @@ impl CreateArguments {
                 image_requests_per_minute: self.image_requests_per_minute,
                 tokens_per_minute: self.tokens_per_minute,
                 max_concurrent_requests: self.max_concurrent_requests,
+                ..Limits::NONE
             },
             models: self.models,
             max_output_tokens: self.max_output_tokens,

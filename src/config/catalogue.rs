@@ -41,7 +41,7 @@ pub(super) fn snapshot(
     let file = model_file::read(files, reading);
     let mut snapshot = Snapshot { patterns: providers.patterns.clone(), ..Snapshot::default() };
     for pattern in &mut snapshot.patterns {
-        pattern.limits = limits.get(&*pattern.label).copied().unwrap_or(Limits::NONE);
+        pattern.limits = limits.get(&*pattern.label).cloned().unwrap_or(Limits::NONE);
     }
     for entry in file.entries {
         let origin = entry.origin.clone();
@@ -54,7 +54,7 @@ pub(super) fn snapshot(
             let known = providers.known.iter().map(String::as_str);
             problem(format!("names an unknown provider `{}`{}", target.provider, suggestion(&target.provider, known)));
         }
-        let own_limits = limits.get(&entry.id).copied().unwrap_or(Limits::NONE);
+        let own_limits = limits.get(&entry.id).cloned().unwrap_or(Limits::NONE);
         let aliases = entry.aliases.clone();
         let model = Arc::new(model(entry, own_limits, providers));
         for name in std::iter::once(model.id.clone()).chain(aliases.into_iter().map(Into::into)) {
@@ -88,7 +88,7 @@ fn model(entry: ModelEntry, own_limits: Limits, providers: &Providers) -> Model 
         price: entry.price.map(|price| Arc::new(price.into())),
         max_input_tokens: entry.max_input_tokens,
         max_output_tokens: entry.max_output_tokens,
-        limits: own_limits.or(entry.limits),
+        limits: own_limits.or(&entry.limits.limits()),
         encoding: entry.encoding,
         description: entry.description.map(Into::into),
         owned_by: entry.owned_by.map(Into::into).or(first_provider).unwrap_or_default(),

@@ -56,6 +56,7 @@ pub(super) fn read_limits(section: Section<'_>) -> Limits {
         image_requests_per_minute: limit(&section, "image_requests_per_minute"),
         tokens_per_minute: limit(&section, "tokens_per_minute"),
         max_concurrent_requests: limit(&section, "max_concurrent_requests"),
+        ..Limits::NONE
     };
     section.finish();
     limits

@@ -34,13 +34,35 @@ pub(super) struct ModelEntry {
     pub(super) max_output_tokens: Option<u64>,
     /// For everybody together.
     #[serde(default)]
-    pub(super) limits: Limits,
+    pub(super) limits: LimitsEntry,
     /// Absent: the provider of the first target.
     pub(super) owned_by: Option<String>,
     /// Unix seconds; 0 when unknown.
     #[serde(default)]
     pub(super) created: i64,
     pub(super) description: Option<String>,
+}
+
+/// Limits of a model for everybody together. Budgets are set in the configuration.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct LimitsEntry {
+    requests_per_minute: Option<u64>,
+    image_requests_per_minute: Option<u64>,
+    tokens_per_minute: Option<u64>,
+    max_concurrent_requests: Option<u64>,
+}
+
+impl LimitsEntry {
+    pub(super) fn limits(self) -> Limits {
+        Limits {
+            requests_per_minute: self.requests_per_minute,
+            image_requests_per_minute: self.image_requests_per_minute,
+            tokens_per_minute: self.tokens_per_minute,
+            max_concurrent_requests: self.max_concurrent_requests,
+            ..Limits::NONE
+        }
+    }
 }
 
 #[derive(Clone, Copy, Deserialize)]

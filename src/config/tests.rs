@@ -90,7 +90,7 @@ fn nothing_set_is_a_working_gateway_with_the_echo_model_alone() {
     assert!(settings.database.is_sqlite() && settings.redis.is_none() && settings.admin.listen.is_none());
     assert_eq!(database(&settings), "sqlite ./.ai4free/ai4free.db");
     assert_eq!(settings.limits.default_plan, "standard");
-    let standard = settings.limits.plans["standard"];
+    let standard = &settings.limits.plans["standard"];
     assert_eq!((standard.requests_per_minute, standard.image_requests_per_minute), (Some(10), Some(50)));
     assert_eq!(settings.limits.plans["unlimited"], ai4free_ports::limits::Limits::NONE);
     assert_eq!(available(&settings), BTreeSet::new());

@@ -19,8 +19,11 @@ use poem_openapi::{
 };
 
 use crate::{
-    application::failure::{AuthenticationProblem, Failure, LimitReached},
-    http::{dto::error::ErrorEnvelope, limit_headers},
+    application::failure::{AuthenticationProblem, BudgetExhausted, Failure, LimitReached},
+    http::{
+        dto::{error::ErrorEnvelope, moment},
+        limit_headers,
+    },
 };
 
 const INVALID_REQUEST: &str = "invalid_request_error";
@@ -186,6 +189,14 @@ impl From<Failure> for ApiError {
             }
             Failure::Request(error) => error.into(),
             Failure::LimitReached(limit) => limit_reached(&limit),
+            Failure::BudgetExhausted(budget) => budget_exhausted(&budget),
+            Failure::Unpriced { model } => {
+                let message = format!(
+                    "A budget applies to this request, and the model `{}` has no price, so its cost can't be bounded.",
+                    shortened(&model)
+                );
+                Self::new(StatusCode::BAD_REQUEST, message).param("model").code("model_unpriced")
+            }
             Failure::Unavailable { what, retry_after } => {
                 let message = format!("Your request can't be served right now: {what} is unavailable.");
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, message).code(what.code()).retry_after(retry_after)
@@ -207,6 +218,22 @@ fn unauthenticated(problem: AuthenticationProblem) -> ApiError {
         | AuthenticationProblem::Expired => "Incorrect API key provided, or it was revoked or has expired.",
     };
     ApiError::new(StatusCode::UNAUTHORIZED, message).code("invalid_api_key")
+}
+
+/// `insufficient_quota` and `x-should-retry: false`: the official clients give up at once instead of asking again.
+fn budget_exhausted(budget: &BudgetExhausted) -> ApiError {
+    let resets = budget.resets_at.map_or_else(String::new, |at| format!(", resets at {}", moment::rfc3339(at)));
+    let message = format!(
+        "The budget of this {} does not cover this request: it may cost ${}, and ${} of ${} remain (settled ${}, reserved ${}{resets}).",
+        budget.scope.name(),
+        budget.requested,
+        budget.remaining(),
+        budget.limit,
+        budget.settled,
+        budget.reserved,
+    );
+    let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, message).code("insufficient_quota").should_not_retry();
+    ApiError { kind: "insufficient_quota", ..error }
 }
 
 fn limit_reached(limit: &LimitReached) -> ApiError {

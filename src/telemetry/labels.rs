@@ -16,7 +16,7 @@ pub(super) const OTHER: &str = "other";
 /// The label of a request that never came as far as a model or a provider.
 pub(super) const NONE: &str = "none";
 
-const OUTCOMES: [&str; 6] = ["success", "failed", "cancelled", "lost", "limit_reached", "refused"];
+const OUTCOMES: [&str; 7] = ["success", "failed", "cancelled", "lost", "limit_reached", "budget_exhausted", "refused"];
 const DIRECTIONS: [&str; 7] = ["input", "cache_read", "cache_write", "output", "reasoning", "audio_in", "audio_out"];
 
 /// Counters of one model.
@@ -138,6 +138,7 @@ fn outcome_index(end: &RequestEnd) -> usize {
         RequestEnd::Admitted { outcome: Outcome::Cancelled, .. } => 2,
         RequestEnd::Admitted { outcome: Outcome::Lost, .. } => 3,
         RequestEnd::LimitReached { .. } => 4,
-        RequestEnd::Refused(_) => 5,
+        RequestEnd::BudgetExhausted { .. } => 5,
+        RequestEnd::Refused(_) => 6,
     }
 }

@@ -22,6 +22,8 @@ const OVERHEAD_BUCKETS: [f64; 13] =
 
 /// Codes of a provider's failure begin so, and the label leaves it out.
 const UPSTREAM: &str = "upstream_";
+/// What a refusal for lack of money is counted as.
+const BUDGET: &str = "budget";
 
 pub struct Metrics {
     registry: Registry,
@@ -133,6 +135,10 @@ impl Metrics {
             RequestEnd::Admitted { error, .. } => *error,
             RequestEnd::LimitReached { scope, kind } => {
                 self.refusals.with_label_values(&[kind.name(), scope.name()]).inc();
+                return;
+            }
+            RequestEnd::BudgetExhausted { scope } => {
+                self.refusals.with_label_values(&[BUDGET, scope.name()]).inc();
                 return;
             }
             RequestEnd::Refused(code) => {

@@ -38,6 +38,7 @@ fn log(summary: &RequestSummary) {
     let (error, scope, kind) = match &summary.end {
         RequestEnd::Admitted { error, .. } => (*error, None, None),
         RequestEnd::LimitReached { scope, kind } => (None, Some(scope.name()), Some(kind.name())),
+        RequestEnd::BudgetExhausted { scope } => (None, Some(scope.name()), Some("budget")),
         RequestEnd::Refused(code) => (Some(*code), None, None),
     };
     let admitted = matches!(summary.end, RequestEnd::Admitted { .. });

@@ -217,6 +217,7 @@ impl Limits {
             image_requests_per_minute: self.image_requests_per_minute,
             tokens_per_minute: self.tokens_per_minute,
             max_concurrent_requests: self.max_concurrent_requests,
+            ..DomainLimits::NONE
         }
     }
 

@@ -5,5 +5,5 @@ pub(super) mod error;
 pub(super) mod image;
 pub(super) mod key;
 pub(super) mod model;
-mod moment;
+pub(super) mod moment;
 pub(super) mod usage;

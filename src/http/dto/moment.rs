@@ -29,6 +29,12 @@ impl Moment {
     }
 }
 
+/// `2026-12-01T00:00:00Z`, in whole seconds.
+pub(in crate::http) fn rfc3339(at: Timestamp) -> String {
+    let at = OffsetDateTime::from_unix_timestamp(at.seconds()).ok();
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
+}
+
 /// By hand, because a derived union calls itself an object, which neither form is.
 impl Type for Moment {
     const IS_REQUIRED: bool = true;
