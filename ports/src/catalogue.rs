@@ -1,54 +1,13 @@
 //! Which models there are, what they cost and who serves them.
 
+mod price;
+
 use std::{collections::HashMap, sync::Arc};
 
-use crate::{
-    limits::Limits,
-    money::PicoUsd,
-    usage::{Encoding, TokenUsage},
-};
+use serde::{Deserialize, Serialize};
 
-/// What one unit costs, in micro-USD per million tokens: tokens × price is exactly [`PicoUsd`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Price {
-    /// Recorded with each event, so that an old charge can be explained.
-    pub version: u32,
-    pub input: i64,
-    pub output: i64,
-    /// `None`: as input.
-    pub cache_read: Option<i64>,
-    /// `None`: as input.
-    pub cache_write: Option<i64>,
-    /// `None`: as output.
-    pub reasoning: Option<i64>,
-    /// `None`: as input.
-    pub audio_in: Option<i64>,
-    /// `None`: as output.
-    pub audio_out: Option<i64>,
-    pub per_image: PicoUsd,
-    pub per_request: PicoUsd,
-}
-
-impl Price {
-    /// `None` on overflow: the caller refuses, never wraps.
-    #[must_use]
-    pub fn cost(&self, usage: &TokenUsage) -> Option<PicoUsd> {
-        let parts = [
-            (usage.input, self.input),
-            (usage.cache_read, self.cache_read.unwrap_or(self.input)),
-            (usage.cache_write, self.cache_write.unwrap_or(self.input)),
-            (usage.audio_in, self.audio_in.unwrap_or(self.input)),
-            (usage.output, self.output),
-            (usage.reasoning, self.reasoning.unwrap_or(self.output)),
-            (usage.audio_out, self.audio_out.unwrap_or(self.output)),
-            (usage.images, self.per_image.0),
-        ];
-        parts.into_iter().try_fold(self.per_request, |sum, (count, price)| {
-            let part = i64::try_from(count).ok()?.checked_mul(price)?;
-            sum.checked_add(PicoUsd(part))
-        })
-    }
-}
+pub use self::price::{Price, Tier};
+use crate::{limits::Limits, usage::Encoding};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ModelKind {
@@ -67,6 +26,17 @@ impl ModelKind {
             Self::Image => "image",
         }
     }
+}
+
+/// What becomes of a provider's answer when the client goes away before its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDisconnect {
+    /// The call ends at once; what was received is charged.
+    #[default]
+    Cancel,
+    /// It is read to its end without a client, so that the provider's own count is charged.
+    Drain,
 }
 
 /// One upstream that serves a model.
@@ -93,6 +63,7 @@ pub struct Model {
     pub max_output_tokens: Option<u64>,
     pub limits: Limits,
     pub encoding: Encoding,
+    pub on_disconnect: OnDisconnect,
     pub description: Option<Arc<str>>,
     pub owned_by: Arc<str>,
     /// Unix seconds.
@@ -112,6 +83,17 @@ pub struct Pattern {
     pub owned_by: Arc<str>,
     /// Of all names under it together.
     pub limits: Limits,
+    pub on_disconnect: OnDisconnect,
+}
+
+/// What is known of a vendor's model that is not listed: it counts for names under a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VendorModel {
+    pub kind: ModelKind,
+    pub price: Option<Arc<Price>>,
+    pub max_input_tokens: Option<u64>,
+    pub max_output_tokens: Option<u64>,
+    pub encoding: Encoding,
 }
 
 /// Models as they stood at one moment. A request keeps the snapshot that it began with.
@@ -123,14 +105,16 @@ pub struct Snapshot {
     pub by_name: HashMap<Arc<str>, Arc<Model>>,
     /// Only of providers that have a credential.
     pub patterns: Vec<Pattern>,
+    /// By full name, as under a pattern: `openai/gpt-4o`.
+    pub vendor_models: HashMap<Arc<str>, VendorModel>,
     pub default_image_model: Option<Arc<str>>,
 }
 
 impl Snapshot {
     /// The model that a client means by a name: an id, an alias, or a name under a pattern.
     ///
-    /// Under a pattern, price and limits come from the catalogue entry of the same full name, else of the bare name; a model
-    /// in neither is served without a price.
+    /// Under a pattern, price and sizes are those of the [vendor's model](VendorModel) of the same full name, else of the
+    /// listed model with the rest of the name; a model in neither is served without a price.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Arc<Model>> {
         if let Some(model) = self.by_name.get(name) {
@@ -141,21 +125,44 @@ impl Snapshot {
             .iter()
             .find_map(|pattern| Some((pattern, name.strip_prefix(&*pattern.prefix)?)))
             .filter(|(_, rest)| is_plausible_model_name(rest))?;
-        let known = self.by_name.get(rest).filter(|known| known.kind != ModelKind::Image);
-        Some(Arc::new(Model {
+        let unlisted = Model {
             id: name.into(),
             label: pattern.label.clone(),
-            kind: known.map_or(ModelKind::Chat, |known| known.kind),
+            kind: ModelKind::Chat,
             targets: Arc::new([Target { provider: pattern.provider.clone(), upstream_model: rest.into() }]),
-            price: known.and_then(|known| known.price.clone()),
-            max_input_tokens: known.and_then(|known| known.max_input_tokens),
-            max_output_tokens: known.and_then(|known| known.max_output_tokens),
-            limits: pattern.limits,
-            encoding: known.map_or(Encoding::default(), |known| known.encoding),
-            description: known.and_then(|known| known.description.clone()),
+            price: None,
+            max_input_tokens: None,
+            max_output_tokens: None,
+            limits: pattern.limits.clone(),
+            encoding: Encoding::default(),
+            on_disconnect: pattern.on_disconnect,
+            description: None,
             owned_by: pattern.owned_by.clone(),
-            created: known.map_or(0, |known| known.created),
+            created: 0,
             available: true,
+        };
+        if let Some(known) = self.vendor_models.get(name) {
+            return Some(Arc::new(Model {
+                kind: known.kind,
+                price: known.price.clone(),
+                max_input_tokens: known.max_input_tokens,
+                max_output_tokens: known.max_output_tokens,
+                encoding: known.encoding,
+                ..unlisted
+            }));
+        }
+        let Some(listed) = self.by_name.get(rest).filter(|listed| listed.kind != ModelKind::Image) else {
+            return Some(Arc::new(unlisted));
+        };
+        Some(Arc::new(Model {
+            kind: listed.kind,
+            price: listed.price.clone(),
+            max_input_tokens: listed.max_input_tokens,
+            max_output_tokens: listed.max_output_tokens,
+            encoding: listed.encoding,
+            description: listed.description.clone(),
+            created: listed.created,
+            ..unlisted
         }))
     }
 }
@@ -168,25 +175,4 @@ fn is_plausible_model_name(name: &str) -> bool {
 /// Swapped whole when the configuration is read again.
 pub trait Catalogue: Send + Sync {
     fn current(&self) -> Arc<Snapshot>;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cost_is_exact_in_every_bucket_and_refuses_to_overflow() {
-        let price = Price {
-            version: 1,
-            input: 2_500_000,
-            output: 10_000_000,
-            cache_read: Some(1_250_000),
-            per_request: PicoUsd(7),
-            ..Price::default()
-        };
-        let usage = TokenUsage { input: 10, cache_read: 4, output: 3, reasoning: 2, ..TokenUsage::default() };
-        assert_eq!(price.cost(&usage), Some(PicoUsd(10 * 2_500_000 + 4 * 1_250_000 + 5 * 10_000_000 + 7)));
-        assert_eq!(price.cost(&TokenUsage { input: u64::MAX, ..usage }), None);
-        assert_eq!(price.cost(&TokenUsage { output: 1 << 50, ..usage }), None);
-    }
 }

@@ -42,7 +42,7 @@ mod tests {
     use std::{sync::Arc, time::Duration};
 
     use ai4free_ports::{
-        catalogue::ModelKind,
+        catalogue::{ModelKind, OnDisconnect},
         error::{ProviderError, ProviderErrorKind},
         limits::Limits,
         llm_provider::{Call, Deadlines, LlmProvider, Reply},
@@ -92,6 +92,7 @@ mod tests {
             max_output_tokens: None,
             limits: Limits::NONE,
             encoding: Encoding::BytesPerFour,
+            on_disconnect: OnDisconnect::Cancel,
             description: None,
             owned_by: "b".into(),
             created: 0,

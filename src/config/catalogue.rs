@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{
     errors::suggestion,
-    model_file::{self, ModelEntry},
+    model_file::{self, ModelEntry, VendorModelEntry},
     providers::Providers,
     section::{Reading, Section, join},
 };
@@ -39,11 +39,12 @@ pub(super) fn snapshot(
     reading: &Reading<'_>,
 ) -> Snapshot {
     let file = model_file::read(files, reading);
+    let [models, prices] = file.lists;
     let mut snapshot = Snapshot { patterns: providers.patterns.clone(), ..Snapshot::default() };
     for pattern in &mut snapshot.patterns {
         pattern.limits = limits.get(&*pattern.label).cloned().unwrap_or(Limits::NONE);
     }
-    for entry in file.entries {
+    for entry in models {
         let origin = entry.origin.clone();
         let Some(entry) = entry.parse::<ModelEntry>(reading) else { continue };
         let problem = |message: String| reading.problem_at(&entry.id, Some(&origin), message);
@@ -68,6 +69,9 @@ pub(super) fn snapshot(
         }
         snapshot.models.push(model);
     }
+    for entry in prices.into_iter().filter_map(|entry| entry.parse::<VendorModelEntry>(reading)) {
+        snapshot.vendor_models.insert(entry.id.as_str().into(), entry.into());
+    }
     snapshot.default_image_model = default_image_model(file.header.get("default_image_model"), &snapshot, reading);
     check_limits(limits, &snapshot, providers, reading);
     snapshot
@@ -90,6 +94,7 @@ fn model(entry: ModelEntry, own_limits: Limits, providers: &Providers) -> Model 
         max_output_tokens: entry.max_output_tokens,
         limits: own_limits.or(&entry.limits.limits()),
         encoding: entry.encoding,
+        on_disconnect: entry.on_disconnect,
         description: entry.description.map(Into::into),
         owned_by: entry.owned_by.map(Into::into).or(first_provider).unwrap_or_default(),
         created: entry.created,

@@ -1,12 +1,14 @@
 //! The form of `data/models.json`.
 
+use std::sync::Arc;
+
 use ai4free_ports::{
-    catalogue::{ModelKind, Price, Target},
+    catalogue::{ModelKind, OnDisconnect, Price, Target, Tier, VendorModel},
     limits::Limits,
     money::{PICO_PER_MICRO, PicoUsd},
     usage::Encoding,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::{Map, Value};
 
 use super::{
@@ -28,6 +30,8 @@ pub(super) struct ModelEntry {
     /// Its tokenizer.
     #[serde(default)]
     pub(super) encoding: Encoding,
+    #[serde(default)]
+    pub(super) on_disconnect: OnDisconnect,
     /// Absent: unpriced.
     pub(super) price: Option<PriceEntry>,
     pub(super) max_input_tokens: Option<u64>,
@@ -41,6 +45,21 @@ pub(super) struct ModelEntry {
     #[serde(default)]
     pub(super) created: i64,
     pub(super) description: Option<String>,
+}
+
+/// What a vendor's model costs and takes when it is reached by its full name, under the pattern of its provider.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VendorModelEntry {
+    /// `openai/gpt-4o`.
+    pub(super) id: String,
+    #[serde(default)]
+    kind: Kind,
+    #[serde(default)]
+    encoding: Encoding,
+    price: Option<PriceEntry>,
+    max_input_tokens: Option<u64>,
+    max_output_tokens: Option<u64>,
 }
 
 /// Limits of a model for everybody together. Budgets are set in the configuration.
@@ -65,9 +84,10 @@ impl LimitsEntry {
     }
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
+    #[default]
     Chat,
     Audio,
     Image,
@@ -100,6 +120,23 @@ pub(super) struct PriceEntry {
     per_image: u32,
     #[serde(default)]
     per_request: u32,
+    /// By ascending threshold.
+    #[serde(default, deserialize_with = "ascending")]
+    tiers: Vec<TierEntry>,
+}
+
+/// What changes for a whole request with more tokens of input than `above`. What is absent is as without tiers.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TierEntry {
+    above: u64,
+    input: Option<u32>,
+    output: Option<u32>,
+    cache_read: Option<u32>,
+    cache_write: Option<u32>,
+    reasoning: Option<u32>,
+    audio_in: Option<u32>,
+    audio_out: Option<u32>,
 }
 
 impl From<Kind> for ModelKind {
@@ -108,6 +145,18 @@ impl From<Kind> for ModelKind {
             Kind::Chat => Self::Chat,
             Kind::Audio => Self::Audio,
             Kind::Image => Self::Image,
+        }
+    }
+}
+
+impl From<VendorModelEntry> for VendorModel {
+    fn from(entry: VendorModelEntry) -> Self {
+        Self {
+            kind: entry.kind.into(),
+            price: entry.price.map(|price| Arc::new(price.into())),
+            max_input_tokens: entry.max_input_tokens,
+            max_output_tokens: entry.max_output_tokens,
+            encoding: entry.encoding,
         }
     }
 }
@@ -121,6 +170,7 @@ impl From<TargetEntry> for Target {
 /// 32 bits of micro-USD reach 4294 USD, and times a million still fit a [`PicoUsd`].
 impl From<PriceEntry> for Price {
     fn from(price: PriceEntry) -> Self {
+        let tiers = price.tiers.iter().map(|tier| tier.over(&price)).collect();
         Self {
             version: price.version,
             input: price.input.into(),
@@ -132,14 +182,31 @@ impl From<PriceEntry> for Price {
             audio_out: price.audio_out.map(i64::from),
             per_image: PicoUsd(i64::from(price.per_image) * PICO_PER_MICRO),
             per_request: PicoUsd(i64::from(price.per_request) * PICO_PER_MICRO),
+            tiers,
         }
     }
 }
 
-pub(super) fn read(files: &[String], reading: &Reading<'_>) -> DataFile {
+impl TierEntry {
+    fn over(&self, price: &PriceEntry) -> Tier {
+        Tier {
+            above: self.above,
+            input: self.input.unwrap_or(price.input).into(),
+            output: self.output.unwrap_or(price.output).into(),
+            cache_read: self.cache_read.or(price.cache_read).map(i64::from),
+            cache_write: self.cache_write.or(price.cache_write).map(i64::from),
+            reasoning: self.reasoning.or(price.reasoning).map(i64::from),
+            audio_in: self.audio_in.or(price.audio_in).map(i64::from),
+            audio_out: self.audio_out.or(price.audio_out).map(i64::from),
+        }
+    }
+}
+
+/// The lists `models` and `prices`.
+pub(super) fn read(files: &[String], reading: &Reading<'_>) -> DataFile<2> {
     let embedded = ("data/models.json", include_str!("../../data/models.json"));
     let members = ["version", "about", "source", "price_version", "default_image_model"];
-    data_file::read(embedded, files, ("models", &members), reading, inherit_price_version)
+    data_file::read(embedded, files, (["models", "prices"], &members), reading, inherit_price_version)
 }
 
 /// A price keeps the version of the file that it was written in.
@@ -152,4 +219,13 @@ fn inherit_price_version(members: &mut Map<String, Value>, header: &Map<String, 
 
 fn first_version() -> u32 {
     1
+}
+
+fn ascending<'de, D: Deserializer<'de>>(tiers: D) -> Result<Vec<TierEntry>, D::Error> {
+    let tiers: Vec<TierEntry> = Deserialize::deserialize(tiers)?;
+    if tiers.is_sorted_by(|lower, higher| lower.above < higher.above) {
+        Ok(tiers)
+    } else {
+        Err(D::Error::custom("tiers must have ascending thresholds"))
+    }
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use ai4free_ports::provider_settings::{AuthStyle, OutputCapField, Quirks};
+use ai4free_ports::{
+    catalogue::OnDisconnect,
+    provider_settings::{AuthStyle, OutputCapField, Quirks},
+};
 use serde::Deserialize;
 
 use super::{
@@ -48,6 +51,9 @@ pub(super) struct ProviderEntry {
     pub(super) images: Option<ImagesEntry>,
     /// `openai/*`: the pattern of model names that it serves.
     pub(super) serves: Option<String>,
+    /// Of calls to models under the pattern.
+    #[serde(default)]
+    pub(super) on_disconnect: OnDisconnect,
     /// Owner of the models under the pattern; absent: the id.
     pub(super) owned_by: Option<String>,
     #[serde(default)]
@@ -153,6 +159,7 @@ impl ProviderEntry {
             quirks: QuirksEntry::default(),
             images: None,
             serves: None,
+            on_disconnect: OnDisconnect::Cancel,
             owned_by: None,
             timeouts: TimeoutsEntry::default(),
             built_in: None,
@@ -187,9 +194,9 @@ impl From<&QuirksEntry> for Quirks {
     }
 }
 
-pub(super) fn read(files: &[String], reading: &Reading<'_>) -> DataFile {
+pub(super) fn read(files: &[String], reading: &Reading<'_>) -> DataFile<1> {
     let embedded = ("data/providers.json", include_str!("../../data/providers.json"));
-    data_file::read(embedded, files, ("providers", &["version", "about"]), reading, |_, _| {})
+    data_file::read(embedded, files, (["providers"], &["version", "about"]), reading, |_, _| {})
 }
 
 fn open_ai() -> String {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use ai4free_ports::{
-    catalogue::Pattern,
+    catalogue::{OnDisconnect, Pattern},
     limits::Limits,
     provider_settings::{
         AuthStyle, Credential, EndpointStyle, ImageStyle, ProviderSettings, Quirks, RotateOn, Secret, Timeouts,
@@ -48,7 +48,7 @@ impl Providers {
 
 pub(super) fn read(root: &Section<'_>, files: &[String], default_timeouts: Timeouts) -> Providers {
     let reading = root.reading();
-    let entries = provider_file::read(files, reading).entries;
+    let [entries] = provider_file::read(files, reading).lists;
     let mut entries: Vec<ProviderEntry> = entries.into_iter().filter_map(|entry| entry.parse(reading)).collect();
     let mut own = root.named("providers");
     for (name, _) in &mut own {
@@ -104,6 +104,7 @@ struct Draft<'a> {
     base_url: Option<String>,
     dialect: Option<String>,
     serves: Option<String>,
+    on_disconnect: OnDisconnect,
     auth: Option<AuthStyle>,
     image_hosts: Option<Vec<String>>,
     /// `None`: those of the environment.
@@ -126,6 +127,7 @@ impl<'a> Draft<'a> {
             base_url: None,
             dialect: None,
             serves: None,
+            on_disconnect: entry.on_disconnect,
             auth: None,
             image_hosts: None,
             credentials: None,
@@ -136,6 +138,8 @@ impl<'a> Draft<'a> {
         draft.base_url = section.optional_text("base_url");
         draft.dialect = section.optional_text("dialect");
         draft.serves = section.optional_text("serves");
+        let choices = [("cancel", OnDisconnect::Cancel), ("drain", OnDisconnect::Drain)];
+        draft.on_disconnect = section.choice("on_disconnect", &choices).unwrap_or(draft.on_disconnect);
         draft.auth = section.optional_text("auth").map(|auth| match &*auth {
             "bearer" => AuthStyle::Bearer,
             "none" => AuthStyle::None,
@@ -207,6 +211,7 @@ impl<'a> Draft<'a> {
                 provider: id.clone(),
                 owned_by: entry.owned_by.as_deref().unwrap_or(&entry.id).into(),
                 limits: Limits::NONE,
+                on_disconnect: self.on_disconnect,
             });
         }
         providers.upstreams.push(ProviderSettings {
