@@ -135,8 +135,10 @@ pub(crate) fn members_inherit_from_the_workspace(members: &[Manifest]) -> Vec<St
     let is_itself = |value: &Value| value.get("path").and_then(Value::as_str) == Some(".");
     let mut violations = Vec::new();
     for member in members {
-        // The contract's tests panic by design; everything else keeps the lints.
-        if member.folder != "ports/contract" && !member.table.get("lints").is_some_and(inherits) {
+        // Contract and proofs are tests: they panic by design. Everything else keeps the lints.
+        if !["ports/contract", "tests/prove"].contains(&member.folder.as_str())
+            && !member.table.get("lints").is_some_and(inherits)
+        {
             violations.push(format!(
                 "{}/Cargo.toml: has no `[lints] workspace = true`: the bans hold everywhere",
                 member.folder

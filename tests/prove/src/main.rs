@@ -1,0 +1,102 @@
+//! Proves what `PROMISES.md` promises: real processes, faults made on purpose, and an oracle that compares what the client,
+//! the upstream, the ledger and Redis each know.
+//!
+//! Nothing is sampled and nothing is read from logs: each promise is an equation between sets, or a bound on every single
+//! measurement. All randomness comes from one seed, which is printed.
+
+mod findings;
+mod load;
+mod options;
+mod oracle;
+mod promises;
+mod rig;
+mod upstream;
+
+use std::{
+    io::Write,
+    panic::AssertUnwindSafe,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    findings::Findings,
+    options::{Options, Tier},
+    promises::{Promise, Stage},
+    rig::Services,
+};
+
+/// A proof that hangs has failed.
+const LONGEST: Duration = Duration::from_secs(20 * 60);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = match Options::read(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err((text, code)) => {
+            eprint!("{text}");
+            return ExitCode::from(u8::try_from(code).unwrap_or(2));
+        }
+    };
+    let (mut terminated, mut interrupted) =
+        (signal(SignalKind::terminate()).unwrap(), signal(SignalKind::interrupt()).unwrap());
+    // Whichever ends it: what was started is dropped, and with it killed.
+    tokio::select! {
+        all_hold = prove_all(&options) => if all_hold { ExitCode::SUCCESS } else { ExitCode::FAILURE },
+        _ = terminated.recv() => ExitCode::from(143),
+        _ = interrupted.recv() => ExitCode::from(130),
+    }
+}
+
+async fn prove_all(options: &Options) -> bool {
+    let mut services = Services::start(options.seed).await;
+    let mut all_hold = true;
+    for promise in &options.promises {
+        all_hold &= prove(promise, options, &mut services).await;
+    }
+    all_hold
+}
+
+async fn prove(promise: &Promise, options: &Options, services: &mut Services) -> bool {
+    let started = Instant::now();
+    let stage = Stage { services, tier: options.tier, rounds: options.rounds, seed: options.seed };
+    let proof = AssertUnwindSafe(tokio::time::timeout(LONGEST, (promise.prove)(stage))).catch_unwind();
+    let findings = match proof.await {
+        Ok(Ok(findings)) => findings,
+        Ok(Err(_)) => broken("the proof did not come to an end"),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            broken(text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default())
+        }
+    };
+    services.heal().await;
+    let seconds = f64::from(u32::try_from(started.elapsed().as_millis()).unwrap_or(u32::MAX)) / 1000.0;
+    let line = json!({
+        "promise": promise.id,
+        "title": promise.title,
+        "passed": findings.passed(),
+        "figures": findings.figures(),
+        "violations": findings.violations(),
+        "tier": if options.tier == Tier::Short { 1 } else { 2 },
+        "seconds": seconds,
+        "seed": options.seed,
+    });
+    println!("{line}");
+    let _ = std::io::stdout().flush();
+    let verdict = if findings.passed() { "holds " } else { "BROKEN" };
+    eprintln!("{verdict} {:4} {seconds:6.1} s  {}", promise.id, promise.title);
+    for violation in findings.violations()["first"].as_array().into_iter().flatten() {
+        eprintln!("       {violation}");
+    }
+    findings.passed()
+}
+
+fn broken(what: impl Into<String>) -> Findings {
+    let mut findings = Findings::default();
+    findings.violation(what);
+    findings
+}

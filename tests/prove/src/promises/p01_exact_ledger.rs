@@ -1,0 +1,95 @@
+//! Mixed requests over two replicas; every row of the ledger against what the upstream reported.
+
+use futures_util::{FutureExt, future::join_all};
+use serde_json::json;
+
+use super::{Promise, Stage};
+use crate::{
+    findings::Findings,
+    load::{Lane, Order, Sent},
+    oracle::{self, Reconciliation},
+    rig::{Answer, Rig, ledger},
+};
+
+pub(super) const PROMISE: Promise = Promise {
+    id: "P1",
+    title: "every upstream completion has exactly one charge, exact to the pico-dollar",
+    prove: |stage| prove(stage).boxed_local(),
+};
+
+const LANES: u64 = 24;
+/// These have limits, far away, so that Redis counts along.
+const LIMITED_LANES: u64 = 6;
+const LIMIT: i64 = 1_000_000_000;
+/// A window of Redis is a minute: what is older is forgotten.
+const WINDOW: std::time::Duration = std::time::Duration::from_secs(55);
+
+async fn prove(stage: Stage<'_>) -> Findings {
+    let mut findings = Findings::default();
+    let (requests, dice) = (stage.count(2_000, 10_000), stage.dice());
+    let rig = stage.services.rig().replicas(2).start().await;
+    let mut lanes = Vec::new();
+    for number in 0..LANES {
+        let limits = if number < LIMITED_LANES {
+            json!({"limits": {"tokens_per_minute": LIMIT, "requests_per_minute": LIMIT}})
+        } else {
+            json!({})
+        };
+        let gateway = &rig.gateways[usize::try_from(number).unwrap() % rig.gateways.len()];
+        lanes.push(Lane::new(gateway.key(limits).await, gateway.address));
+    }
+    let started = std::time::Instant::now();
+    let running = lanes.into_iter().zip(0..).map(|(mut lane, number)| {
+        let mut dice = dice.split(number);
+        tokio::spawn(async move {
+            for _ in 0..requests / LANES {
+                lane.send(Order::mixed(&mut dice)).await;
+            }
+            lane
+        })
+    });
+    let lanes: Vec<Lane> = join_all(running).await.into_iter().map(Result::unwrap).collect();
+    let elapsed = started.elapsed();
+    let journal: Vec<&Sent> = lanes.iter().flat_map(|lane| &lane.journal).collect();
+    let failures = oracle::failures(journal.iter().copied());
+    findings.figure("requests", journal.len());
+    findings.figure("requests_per_second", journal.len() as f64 / elapsed.as_secs_f64());
+    findings.exactly("failed_requests", 0, failures.len() as i128);
+    failures.first().inspect(|first| findings.violation((*first).clone()));
+
+    let events = rig.ledger().await;
+    let reconciliation = Reconciliation::of(journal, &rig.upstream.journal, &events);
+    reconciliation.each_call_is_charged_once(&mut findings);
+    reconciliation.complete_ones_are_exact(&mut findings);
+    findings.figure("sum_micro_usd", i64::try_from(oracle::total_pico(&events) / 1_000_000).unwrap());
+    let differences = ledger::differences(&mut rig.session().await).await;
+    findings.exactly("differences_between_rows_and_sums", 0, differences.len() as i128);
+    differences.into_iter().for_each(|difference| findings.violation(difference));
+    if started.elapsed() < WINDOW {
+        compare_with_redis(&rig, &lanes, &mut findings).await;
+    }
+    findings.exactly("panics", 0, rig.finish().await as i128);
+    findings
+}
+
+/// The windows of the limited keys hold what their requests used.
+async fn compare_with_redis(rig: &Rig<'_>, lanes: &[Lane], findings: &mut Findings) {
+    let mut off_by = 0;
+    for lane in lanes.iter().take(usize::try_from(LIMITED_LANES).unwrap()) {
+        let chats = || lane.journal.iter().filter(|sent| !sent.order.model.is_image);
+        let tokens: i64 = lane.journal.iter().map(|sent| sent.order.usage.tokens()).sum();
+        let counted = [("requests", i64::try_from(chats().count()).unwrap()), ("tokens", tokens)];
+        for (kind, wanted) in counted {
+            let key = format!("{{a4f}}:0:w:{kind}:key:{}", lane.key.id);
+            let found = match rig.services.redis.command(&["HGET", &key, "s"]).await {
+                Answer::Text(text) => text.parse::<i64>().unwrap(),
+                _ => 0,
+            };
+            if found != wanted {
+                findings.violation(format!("Redis counts {found} {kind} of a key that used {wanted}"));
+                off_by += (found - wanted).abs();
+            }
+        }
+    }
+    findings.exactly("sum_of_differences_in_redis", 0, off_by.into());
+}
