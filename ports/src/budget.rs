@@ -23,10 +23,26 @@ pub struct Budget {
     pub on_redis_down: OutagePolicy,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+impl Budget {
+    /// Nine thousand million dollars: in micro-USD, the most that a double holds exactly.
+    pub const MOST: PicoUsdSum = PicoUsdSum(9_000_000_000_000_000_000_000);
+    /// Of a budget that names none.
+    pub const DEFAULT_TIME_ZONE: &'static str = "UTC";
+
+    /// An amount in US dollars as an operator writes it: `5.00`. Nothing may be spent of `0`. `None`: not an exact decimal, or
+    /// not from 0 to [`Budget::MOST`].
+    #[must_use]
+    pub fn parse_amount(text: &str) -> Option<PicoUsdSum> {
+        PicoUsdSum::parse(text).filter(|amount| (PicoUsdSum::default()..=Self::MOST).contains(amount))
+    }
+}
+
+/// The default is the one that allows the least.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BudgetPeriod {
     /// For ever.
+    #[default]
     Total,
     Hour,
     Day,
@@ -161,6 +177,15 @@ impl GrantStanding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_amount_is_an_exact_decimal_within_what_can_be_counted() {
+        assert_eq!(Budget::parse_amount("9000000000.00"), Some(Budget::MOST));
+        assert_eq!(Budget::parse_amount("0"), Some(PicoUsdSum::default()));
+        for wrong in ["-1", "9000000000.000000000001", "five", "1e3"] {
+            assert_eq!(Budget::parse_amount(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn holders_are_read_as_they_were_written() {

@@ -33,12 +33,28 @@ pub struct PicoUsdSum(pub i128);
 /// Pico-USD in one micro-USD.
 pub const PICO_PER_MICRO: i64 = 1_000_000;
 const PICO_PER_USD: u128 = 1_000_000_000_000;
+/// Decimals of an amount in US dollars.
+const DECIMALS: usize = 12;
 
 impl PicoUsdSum {
     /// Folds two limbs back into one number; the rest need not be smaller than one micro-USD.
     #[must_use]
     pub fn from_limbs(micro: i64, rest: i64) -> Self {
         Self(i128::from(micro) * i128::from(PICO_PER_MICRO) + i128::from(rest))
+    }
+
+    /// What people write: digits, and after a point up to 12 more; `-` before them. `None`: anything else, or too large.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (is_negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
+        let (whole, fraction) = digits.split_once('.').map_or((digits, None), |(whole, rest)| (whole, Some(rest)));
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number(whole) || !fraction.is_none_or(|part| is_number(part) && part.len() <= DECIMALS) {
+            return None;
+        }
+        let rest: i128 = format!("{:0<DECIMALS$}", fraction.unwrap_or_default()).parse().ok()?;
+        let pico = whole.parse::<i128>().ok()?.checked_mul(PICO_PER_USD.try_into().ok()?)?.checked_add(rest)?;
+        Some(Self(if is_negative { -pico } else { pico }))
     }
 }
 
@@ -64,7 +80,7 @@ impl fmt::Display for PicoUsdSum {
         if rest == 0 {
             return write!(f, "{whole}");
         }
-        let digits = format!("{rest:012}");
+        let digits = format!("{rest:0DECIMALS$}");
         write!(f, "{whole}.{}", digits.trim_end_matches('0'))
     }
 }
@@ -82,6 +98,44 @@ mod tests {
         assert_eq!(shown(1), "0.000000000001");
         assert_eq!(shown(0), "0");
         assert_eq!(PicoUsd(i64::MAX).to_string(), "9223372.036854775807");
+    }
+
+    #[test]
+    fn amounts_are_read_exactly_or_not_at_all() {
+        for (text, pico) in [
+            ("5.00", 5_000_000_000_000),
+            ("5", 5_000_000_000_000),
+            ("0.0001", 100_000_000),
+            ("0.000000000001", 1),
+            ("007.5", 7_500_000_000_000),
+            ("-0.5", -500_000_000_000),
+            ("0", 0),
+            ("9000000000", 9_000_000_000 * 1_000_000_000_000),
+        ] {
+            assert_eq!(PicoUsdSum::parse(text), Some(PicoUsdSum(pico)), "{text}");
+            assert_eq!(PicoUsdSum::parse(&PicoUsdSum(pico).to_string()), Some(PicoUsdSum(pico)), "{text}");
+        }
+        let too_large = "9".repeat(39);
+        for text in [
+            "",
+            "-",
+            ".",
+            "5.",
+            ".5",
+            "+5",
+            " 5",
+            "5 ",
+            "1e3",
+            "1,5",
+            "1_000",
+            "$5",
+            "5.0000000000001",
+            "--5",
+            "٥",
+            &too_large,
+        ] {
+            assert_eq!(PicoUsdSum::parse(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -57,6 +57,11 @@ pub trait Calendar: Send + Sync {
     /// The window that contains `at`. It begins with the first instant of its local date (where a clock change skips midnight,
     /// that is later), so days have 23 to 25 hours. `None`: there is no such time zone.
     fn window(&self, period: BudgetPeriod, time_zone: &str, at: Timestamp) -> Option<MoneyWindow>;
+
+    /// Whether there is such a time zone.
+    fn knows(&self, time_zone: &str) -> bool {
+        self.window(BudgetPeriod::Day, time_zone, Timestamp::default()).is_some()
+    }
 }
 
 pub trait IdSource: Send + Sync {
@@ -84,6 +89,11 @@ pub trait KeyHasher: Send + Sync {
 /// Runs work that outlives a request. Wiring owns the runtime and joins these tasks at shutdown.
 pub trait TaskSpawner: Send + Sync {
     fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>);
+}
+
+/// Waits, for use-cases that have to. Adapters have their runtime's own timers.
+pub trait Timer: Send + Sync {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
 /// Counts tokens as the model would. Special tokens in the text count as plain text.

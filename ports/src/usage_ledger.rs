@@ -269,7 +269,8 @@ pub trait UsageLedger: Send + Sync {
         to: Timestamp,
     ) -> Result<BTreeMap<String, Counters>, StoreError>;
 
-    /// Charges that were admitted from `from` up to `to`, in the order of their ids, after the given one. At most 500.
+    /// Charges that were admitted from `from` up to `to`, in the order of their ids, after the given one. At most 500, and
+    /// after each all its adjustments, by revision.
     async fn charges(
         &self,
         from: Timestamp,
