@@ -1,5 +1,7 @@
 //! The configuration as a whole: what a set of sources means.
 
+mod prices;
+
 use std::{collections::BTreeSet, fs};
 
 use ai4free_ports::{
