@@ -39,6 +39,7 @@ const _OBJECT_SAFE: () = {
     held_as_object::<dyn runtime::RequestObserver>();
     held_as_object::<dyn runtime::SecretSource>();
     held_as_object::<dyn runtime::TaskSpawner>();
+    held_as_object::<dyn runtime::Timer>();
     held_as_object::<dyn runtime::TokenCounter>();
     held_as_object::<dyn usage_journal::UsageJournal>();
     held_as_object::<dyn usage_ledger::UsageLedger>();

@@ -34,7 +34,7 @@ pub enum Failure {
     BudgetExhausted(Box<BudgetExhausted>),
     /// A budget applies, and what the request may cost can't be known.
     #[error("the model has no price")]
-    Unpriced { model: String },
+    Unpriced,
     /// We can't authenticate or account right now. Never blamed on the client.
     #[error("{what} is unavailable")]
     Unavailable { what: Unavailable, retry_after: Duration },
@@ -151,7 +151,7 @@ impl Failure {
             Self::Request(_) => "invalid_request",
             Self::LimitReached(_) => "limit_reached",
             Self::BudgetExhausted(_) => "budget_exhausted",
-            Self::Unpriced { .. } => "unpriced",
+            Self::Unpriced => "unpriced",
             Self::Unavailable { what, .. } => what.code(),
             Self::Provider(error) => error.kind.as_str(),
         }

@@ -6,6 +6,7 @@ use ai4free_ports::{
     catalogue::{Catalogue, Model, Price},
     dialect::Dialect,
     error::RequestError,
+    money::PicoUsd,
     rate_limiter::LimitKind,
     request::{InboundRequest, Operation, RequestId, RequestView},
     runtime::{Clock, RequestObserver, TokenCounter},
@@ -20,6 +21,7 @@ use crate::application::{
     authentication::Principal,
     counting,
     failure::{Failure, Unavailable},
+    leases::UpperBound,
     observation::Observation,
     policy::{self, Party, Policy, PolicySource},
     pricing, routing,
@@ -101,17 +103,20 @@ impl Inference {
         let Some(scopes) = policy.scopes(&party) else {
             return Err(refuse(observation, Failure::unavailable(Unavailable::Plan)));
         };
-        // A later candidate's credential may limit tokens where the first one's does not.
+        // A later candidate's credential may limit what the first one's does not.
+        let of_credentials = || candidates.iter().map(|candidate| &candidate.info.limits);
         let must_know = policy::limits_tokens(&scopes)
-            || candidates.iter().any(|candidate| candidate.info.limits.tokens_per_minute.is_some());
+            || policy::limits_money(&scopes)
+            || of_credentials().any(|limits| limits.tokens_per_minute.is_some() || limits.budget.is_some());
         let cap = output_cap(&accepted, inbound.principal.key().max_output_tokens, &policy, must_know);
-        let tokens = token_bound(&accepted, input_bound(&accepted, &policy), cap, &policy);
+        let most = upper_bound(&accepted, input_bound(&accepted, &policy), cap, &policy);
         let order = Order {
             operation: inbound.operation,
-            tokens,
+            most,
             bound: self.bound(&inbound, &accepted, cap, &policy),
             price: accepted.model.price.clone(),
             label: accepted.model.label.clone(),
+            first_credential: Some(first.info.id.clone()),
             prompt_bytes: byte_count(&accepted.request.body),
             scopes,
         };
@@ -139,15 +144,18 @@ impl Inference {
             Ok(admitted) => return Ok(admitted),
             Err(refused) => refused,
         };
-        let tokens_decided =
-            matches!(&refused.failure, Failure::LimitReached(limit) if limit.kind == LimitKind::Tokens);
-        if !tokens_decided || accepted.request.view.has_media || accepted.request.operation != Operation::Chat {
+        let bound_decided = match &refused.failure {
+            Failure::LimitReached(limit) => limit.kind == LimitKind::Tokens,
+            Failure::BudgetExhausted(_) => true,
+            _ => false,
+        };
+        if !bound_decided || accepted.request.view.has_media || accepted.request.operation != Operation::Chat {
             return Err(refuse(refused.observation, refused.failure));
         }
         let Ok(exact) = counting::prompt_tokens(&self.counter, accepted.model.encoding, &accepted.request).await else {
             return Err(refuse(refused.observation, refused.failure));
         };
-        let order = Order { tokens: token_bound(accepted, exact, cap, policy), ..refused.order };
+        let order = Order { most: upper_bound(accepted, exact, cap, policy), ..refused.order };
         let second = self.admission.admit(order, refused.observation).await;
         second.map_err(|refused| refuse(refused.observation, refused.failure))
     }
@@ -256,13 +264,17 @@ fn input_bound(accepted: &Accepted, policy: &Policy) -> u64 {
     }
 }
 
-fn token_bound(accepted: &Accepted, input: u64, cap: Option<u64>, policy: &Policy) -> u64 {
-    match accepted.request.operation {
-        Operation::Chat => {
-            let output = cap.unwrap_or(policy.default_output_tokens);
-            input.saturating_add(output.saturating_mul(u64::from(accepted.request.view.choices)))
-        }
-        Operation::ImageGeneration => 0,
+fn upper_bound(accepted: &Accepted, input: u64, cap: Option<u64>, policy: &Policy) -> UpperBound {
+    let choices = u64::from(accepted.request.view.choices);
+    let (input, output, images) = match accepted.request.operation {
+        Operation::Chat => (input, cap.unwrap_or(policy.default_output_tokens).saturating_mul(choices), 0),
+        Operation::ImageGeneration => (0, 0, choices),
+    };
+    let price = accepted.model.price.as_ref();
+    UpperBound {
+        tokens: input.saturating_add(output),
+        // More than can be written down is more than any budget.
+        cost: price.map(|price| price.upper_bound(input, output, images).unwrap_or(PicoUsd(i64::MAX))),
     }
 }
 

@@ -30,9 +30,11 @@ use bytes::Bytes;
 use futures_core::Stream;
 
 use crate::application::{
-    admission::{Admission, Held, Order, Used},
+    admission::{Admission, Order},
     counting,
+    failure::Failure,
     gate::Gate,
+    leases::{Leases, UpperBound},
     observation::Observation,
     policy::ScopeLimits,
     pricing,
@@ -47,10 +49,11 @@ pub(super) struct Meter {
     journal: Arc<dyn UsageJournal>,
     clock: Arc<dyn Clock>,
     gate: Arc<Gate>,
-    held: Held,
+    leases: Leases,
     observation: Observation,
     price: Option<Arc<Price>>,
-    reserved_tokens: u64,
+    /// What was reserved of the first attempt, and is again of each later one.
+    most: UpperBound,
     prompt_bytes: u64,
     /// The name of the model in the rows of requests that no provider served: a client can't fill the ledger with names.
     label: Arc<str>,
@@ -67,16 +70,16 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn opened(admission: &Admission, held: Held, order: Order, observation: Observation) -> Self {
+    pub(super) fn opened(admission: &Admission, leases: Leases, order: Order, observation: Observation) -> Self {
         let admitted = admission.clock.monotonic();
         Self {
             journal: admission.journal.clone(),
             clock: admission.clock.clone(),
             gate: admission.gate.clone(),
-            held,
+            leases,
             observation,
             price: order.price,
-            reserved_tokens: order.tokens,
+            most: order.most,
             prompt_bytes: order.prompt_bytes,
             label: order.label,
             admitted,
@@ -101,6 +104,7 @@ impl Meter {
     pub(super) fn attempt(&mut self, provider: &Arc<str>, credential: &Arc<str>) {
         self.event.provider = Some(provider.clone());
         self.event.credential = Some(credential.clone());
+        self.event.spending = self.leases.spending(Some(credential));
         self.observation.attempt(provider, credential);
         self.sent = true;
     }
@@ -122,8 +126,8 @@ impl Meter {
     }
 
     /// Holds the limits of a further credential as well.
-    pub(super) async fn extend(&mut self, scope: ScopeLimits) -> Result<(), crate::application::failure::Failure> {
-        self.held.extend(scope, self.event.operation, self.reserved_tokens, self.event.request).await
+    pub(super) async fn extend(&mut self, scope: ScopeLimits) -> Result<(), Failure> {
+        self.leases.reserve(&[scope], self.event.operation, self.most).await.map(|_| ())
     }
 
     pub(super) fn waited_upstream(&mut self, duration: Duration) {
@@ -230,11 +234,7 @@ impl Meter {
             &self.earlier_attempts
         };
         self.journal.close(self.event.request, events);
-        self.held.settle(Used {
-            requests: u64::from(self.sent || self.sent_earlier),
-            tokens: events.iter().fold(0, |sum, event| sum.saturating_add(event.usage.total())),
-            credential: self.event.credential.as_deref(),
-        });
+        self.leases.settle(u64::from(self.sent || self.sent_earlier), events);
         let cost = self.event.price_version.map(|_| cost);
         self.observation.ended(outcome, error, usage, source, cost);
     }

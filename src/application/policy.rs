@@ -72,7 +72,13 @@ pub fn limits_tokens(scopes: &[ScopeLimits]) -> bool {
     scopes.iter().any(|(_, limits)| limits.tokens_per_minute.is_some())
 }
 
-/// What a request of this operation claims in each scope, with `tokens` as its upper bound.
+/// Whether any scope has a budget: only then has the cost of a request to be bounded.
+#[must_use]
+pub fn limits_money(scopes: &[ScopeLimits]) -> bool {
+    scopes.iter().any(|(_, limits)| limits.budget.is_some())
+}
+
+/// What a request of this operation claims in each scope but money, with `tokens` as its upper bound.
 #[must_use]
 pub fn claims(scopes: &[ScopeLimits], operation: Operation, tokens: u64) -> Vec<Claim> {
     let mut claims = Vec::with_capacity(scopes.len() * 2);

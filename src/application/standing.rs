@@ -1,6 +1,6 @@
 //! What is left of a caller's limits, as clients are told.
 
-use ai4free_ports::rate_limiter::{Claim, LimitKind, Scope, Standing};
+use ai4free_ports::rate_limiter::{Claim, Held, LimitKind, Scope, Standing};
 
 /// What is left of one limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,13 +15,15 @@ pub struct LimitStanding {
 pub struct LimitHeaders {
     pub requests: Option<LimitStanding>,
     pub tokens: Option<LimitStanding>,
+    /// The shared limiter is away: limits are enforced as each one's policy says.
+    pub is_degraded: bool,
 }
 
 impl LimitHeaders {
     /// Of claims that are held, each with its standing.
-    pub(super) fn of(claims: &[Claim], standings: &[Standing]) -> Self {
+    pub(super) fn of(claims: &[Claim], held: &Held) -> Self {
         let least = |wanted: fn(LimitKind) -> bool| {
-            let of_kind = claims.iter().zip(standings).filter(|(claim, _)| wanted(claim.kind));
+            let of_kind = claims.iter().zip(&held.counts).filter(|(claim, _)| wanted(claim.kind));
             of_kind.min_by_key(|(_, standing)| standing.remaining).map(|(claim, standing)| LimitStanding {
                 scope: claim.scope.clone(),
                 limit: claim.limit,
@@ -31,6 +33,7 @@ impl LimitHeaders {
         Self {
             requests: least(|kind| matches!(kind, LimitKind::Requests | LimitKind::ImageRequests)),
             tokens: least(|kind| kind == LimitKind::Tokens),
+            is_degraded: held.is_degraded,
         }
     }
 }

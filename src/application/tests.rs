@@ -3,6 +3,7 @@
 
 mod authentication;
 mod fakes;
+mod money;
 
 use std::{
     sync::{Arc, atomic::Ordering},

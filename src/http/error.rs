@@ -190,11 +190,8 @@ impl From<Failure> for ApiError {
             Failure::Request(error) => error.into(),
             Failure::LimitReached(limit) => limit_reached(&limit),
             Failure::BudgetExhausted(budget) => budget_exhausted(&budget),
-            Failure::Unpriced { model } => {
-                let message = format!(
-                    "A budget applies to this request, and the model `{}` has no price, so its cost can't be bounded.",
-                    shortened(&model)
-                );
+            Failure::Unpriced => {
+                let message = "A budget applies to this request, and the model has no price: its cost can't be bounded.";
                 Self::new(StatusCode::BAD_REQUEST, message).param("model").code("model_unpriced")
             }
             Failure::Unavailable { what, retry_after } => {

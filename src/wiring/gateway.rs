@@ -9,21 +9,29 @@ use std::{
     time::Duration,
 };
 
-use ai4free_local::{CachedKeyStore, Drainer, KeyFeed, OsSecrets, SpoolJournal, SpoolOptions, SwappableCatalogue};
-use ai4free_ports::{error::StoreError, key_store::KeyStore, runtime::KeyHasher, usage_ledger::UsageLedger};
+use ai4free_local::{
+    CachedKeyStore, Drainer, JiffCalendar, KeyFeed, OsSecrets, SpoolJournal, SpoolOptions, SwappableCatalogue,
+    TokioSpawner,
+};
+use ai4free_ports::{
+    error::StoreError,
+    key_store::KeyStore,
+    runtime::{Calendar, KeyHasher},
+    usage_ledger::UsageLedger,
+};
 use ai4free_providers::dialects;
 use ai4free_sql::{LimiterModeError, LimiterModeLock, SqlKeyStore, SqlUsageLedger};
 use ai4free_tokens::TiktokenCounter;
 use anyhow::Context;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, runtime::Handle};
 use tokio_util::sync::CancellationToken;
 
 use super::{Base, IsUp, Misconfigured, key_hasher, limiter, migrate_or_check, own_data_dir, policy, upstreams};
 use crate::{
     application::{
-        admission::Admission, authentication::Authentication, chat::Chat, gate::Gate, images::Images,
-        inference::Inference, keys::Keys, models::Models, observation::Refusals, policy::PolicySource, uptime::Uptime,
-        usage::Usage,
+        admission::Admission, authentication::Authentication, chat::Chat, gate::Gate, grants::Grants,
+        images::Images, inference::Inference, keys::Keys, models::Models, observation::Refusals, policy::PolicySource,
+        reserver::Reserver, uptime::Uptime, usage::Usage,
     },
     bootstrap,
     config::{Settings, secrets},
@@ -39,6 +47,8 @@ const RETRY_DATABASE: Duration = Duration::from_secs(1);
 /// For another process, whose limits exclude ours, to end: a restart overlaps.
 const LIMITER_MODE_PATIENCE: Duration = Duration::from_secs(10);
 const RENEW_LIMITER_MODE: Duration = Duration::from_secs(5);
+/// While Redis is away, each process is granted one part in so many of what is left of a budget, by the number of replicas.
+const PART_OF_ONE_PROCESS: u32 = 8;
 /// The plan of a new installation's first key.
 const FIRST_KEY_PLAN: &str = "unlimited";
 
@@ -99,11 +109,16 @@ impl Gateway {
             let cut = cut.clone();
             move || cut.is_cancelled()
         }));
+        let spawner = Arc::new(TokioSpawner::new(Handle::current()));
+        let grants =
+            Grants::new(limiter.clone(), ledger.clone(), spawner.clone(), spawner.clone(), process_share(settings));
+        let calendar: Arc<dyn Calendar> = Arc::new(JiffCalendar::default());
+        let reserver = Arc::new(Reserver::new(limiter, Arc::new(grants), calendar, clock.clone()));
         let inference = Arc::new(Inference {
             catalogue: catalogue.clone(),
             policy: policy.clone(),
             upstreams: upstreams(settings, &clock)?,
-            admission: Admission { limiter, journal: journal.clone(), clock: clock.clone(), gate: gate.clone() },
+            admission: Admission { reserver, journal: journal.clone(), clock: clock.clone(), gate: gate.clone() },
             counter: Arc::new(TiktokenCounter::new()),
             observer: telemetry.observer(),
             clock: clock.clone(),
@@ -281,6 +296,12 @@ impl Gateway {
             LimiterModeError::Unavailable(error) => error.into(),
         })
     }
+}
+
+/// A process by itself takes all that is left of a budget. One of many that goes on alone while Redis is away leaves most of
+/// it to the others.
+fn process_share(settings: &Settings) -> u32 {
+    if settings.redis.is_some() { PART_OF_ONE_PROCESS } else { 1 }
 }
 
 fn excluded() -> Misconfigured {

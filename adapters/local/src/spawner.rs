@@ -1,6 +1,6 @@
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, time::Duration};
 
-use ai4free_ports::runtime::TaskSpawner;
+use ai4free_ports::runtime::{TaskSpawner, Timer};
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
@@ -33,6 +33,12 @@ impl TokioSpawner {
 impl TaskSpawner for TokioSpawner {
     fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
         self.tasks.spawn_on(task, &self.runtime);
+    }
+}
+
+impl Timer for TokioSpawner {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(tokio::time::sleep(duration))
     }
 }
 

@@ -12,14 +12,17 @@ use std::{
 };
 
 use ai4free_ports::{
-    catalogue::{Catalogue, Model, ModelKind, Price, Snapshot, Target},
+    budget::{Grant, GrantStanding, Holder, MoneyWindow},
+    catalogue::{Catalogue, Model, ModelKind, OnDisconnect, Price, Snapshot, Target},
     chat::{ChatEvent, ChatReply, ChatRequest, Choice, Message, Part, Role},
     dialect::{Dialect, ErrorPlace, EventReader, EventWriter, StreamContext, Tap, UpstreamError, WireError},
     error::{CountError, JournalError, LimiterDown, ProviderError, RequestError},
     key::{KeyId, StoredKey},
     limits::Limits,
     llm_provider::{Call, CredentialInfo, Deadlines, Facts, Frame, LlmProvider, Reply},
-    rate_limiter::{Certainty, Claim, LeaseId, LimitKind, RateLimiter, Reservation, Settlement, Standing},
+    rate_limiter::{
+        Certainty, Claim, Claims, Held, LeaseId, LimitKind, RateLimiter, Reservation, Scope, Settlement, Standing,
+    },
     request::{Edits, InboundRequest, Operation, OutputCap, RequestId, RequestView, Rope},
     runtime::{Clock, IdSource, RequestObserver, RequestSummary, Timestamp, TokenCounter},
     usage::{Encoding, TokenUsage},
@@ -30,6 +33,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
+use super::money::{FakeLedger, FakeMoney, FakeTasks, ShortDays};
 use crate::application::{
     admission::Admission,
     attempt::{Answer, Upstream, Upstreams},
@@ -37,12 +41,14 @@ use crate::application::{
     chat::Chat,
     failure::Failure,
     gate::Gate,
+    grants::Grants,
     inference::{Inbound, Inference},
     policy::Policy,
+    reserver::Reserver,
 };
 
 /// Pending once.
-async fn pause() {
+pub(super) async fn pause() {
     let mut paused = false;
     std::future::poll_fn(|context| {
         if std::mem::replace(&mut paused, true) {
@@ -111,12 +117,17 @@ pub(super) struct FakeLimiter {
 
 #[derive(Default)]
 struct Leases {
+    money: FakeMoney,
     held: HashMap<LeaseId, Vec<Claim>>,
     voided: HashSet<LeaseId>,
     settled: Vec<Settlement>,
 }
 
 impl FakeLimiter {
+    pub(super) fn money<T>(&self, look: impl FnOnce(&mut FakeMoney) -> T) -> T {
+        look(&mut self.state.lock().unwrap().money)
+    }
+
     pub(super) fn outstanding(&self) -> usize {
         self.state.lock().unwrap().held.len()
     }
@@ -140,9 +151,10 @@ impl FakeLimiter {
 
 #[async_trait]
 impl RateLimiter for FakeLimiter {
-    async fn reserve(&self, lease: LeaseId, claims: &[Claim]) -> Result<Reservation, LimiterDown> {
+    async fn reserve(&self, lease: LeaseId, claims: &Claims) -> Result<Reservation, LimiterDown> {
         pause().await;
-        if let Some(claim) = claims.iter().position(|claim| claim.amount > claim.limit) {
+        let counts = &claims.counts;
+        if let Some(claim) = counts.iter().position(|claim| claim.amount > claim.limit) {
             return Ok(Reservation::Refused { claim, remaining: 0, retry_after: Duration::from_secs(60) });
         }
         {
@@ -150,22 +162,48 @@ impl RateLimiter for FakeLimiter {
             if state.voided.contains(&lease) {
                 return Err(LimiterDown("voided".into()));
             }
-            state.held.insert(lease, claims.to_vec());
+            if let Some(refused) = state.money.refuse(claims) {
+                return Ok(refused);
+            }
+            state.held.insert(lease, counts.clone());
         }
         pause().await;
         let standing = |claim: &Claim| Standing { remaining: claim.limit - claim.amount, reset: Duration::ZERO };
-        Ok(Reservation::Held(claims.iter().map(standing).collect()))
+        let state = self.state.lock().unwrap();
+        Ok(Reservation::Held(Held {
+            counts: counts.iter().map(standing).collect(),
+            money: state.money.standings(claims),
+            holder: (!claims.money.is_empty()).then(|| state.money.holder()),
+            is_degraded: false,
+        }))
     }
 
     fn settle(&self, settlement: Settlement) {
         let mut state = self.state.lock().unwrap();
-        if state.held.remove(&settlement.lease).is_none() {
+        if state.held.remove(&settlement.lease).is_some() {
+            state.money.settle(&settlement.money);
+        } else {
             assert_eq!(settlement.certainty, Certainty::Unknown, "only what was held is settled");
         }
         if settlement.certainty == Certainty::Unknown {
             state.voided.insert(settlement.lease);
         }
         state.settled.push(settlement);
+    }
+
+    async fn grant(&self, grant: &Grant) -> Result<(), LimiterDown> {
+        pause().await;
+        self.money(|money| money.grant(grant));
+        Ok(())
+    }
+
+    async fn forget(&self, holder: Holder) -> Result<(), LimiterDown> {
+        self.money(|money| money.forget(holder));
+        Ok(())
+    }
+
+    async fn standing(&self, scope: &Scope, window: &MoneyWindow) -> Result<Option<GrantStanding>, LimiterDown> {
+        Ok(self.money(|money| money.standing(scope, window)))
     }
 }
 
@@ -369,6 +407,8 @@ pub(super) struct World {
     pub(super) journal: Arc<FakeJournal>,
     pub(super) observer: Arc<FakeObserver>,
     pub(super) provider: Arc<ScriptedProvider>,
+    pub(super) ledger: Arc<FakeLedger>,
+    pub(super) tasks: Arc<FakeTasks>,
     pub(super) gate: Arc<Gate>,
     /// Whether the gateway is cutting what still runs.
     pub(super) cut: Arc<AtomicBool>,
@@ -409,12 +449,16 @@ impl World {
         let is_cut = cut.clone();
         let gate = Arc::new(Gate::new(move || is_cut.load(Ordering::Relaxed)));
         gate.open();
+        let (ledger, tasks) = (Arc::new(FakeLedger::default()), Arc::new(FakeTasks::default()));
+        let grants = Grants::new(limiter.clone(), ledger.clone(), tasks.clone(), tasks.clone(), 1);
+        let calendar = Arc::new(ShortDays);
+        let reserver = Reserver::new(limiter.clone(), Arc::new(grants), calendar, clock.clone());
         let inference = Arc::new(Inference {
             catalogue: Arc::new(FixedCatalogue(Arc::new(snapshot()))),
             policy: Arc::new(Arc::new(policy)),
             upstreams: Upstreams::new([("p".into(), upstream)]),
             admission: Admission {
-                limiter: limiter.clone(),
+                reserver: Arc::new(reserver),
                 journal: journal.clone(),
                 clock: clock.clone(),
                 gate: gate.clone(),
@@ -425,7 +469,8 @@ impl World {
         });
         let system = Principal::system(&*clock).key().clone();
         let key = StoredKey { id: KeyId::parse("abcdefghijkl").unwrap(), plan: "plan".into(), ..system };
-        Self { clock, ids: Arc::default(), limiter, journal, observer, provider, gate, cut, inference, key }
+        let ids = Arc::default();
+        Self { clock, ids, limiter, journal, observer, provider, ledger, tasks, gate, cut, inference, key }
     }
 
     pub(super) async fn send(&self, body: &str) -> Result<Answer, Failure> {
@@ -463,6 +508,7 @@ fn snapshot() -> Snapshot {
         max_output_tokens: Some(200),
         limits: Limits::NONE,
         encoding: Encoding::BytesPerFour,
+        on_disconnect: OnDisconnect::Cancel,
         description: None,
         owned_by: "p".into(),
         created: 0,

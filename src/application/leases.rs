@@ -1,0 +1,142 @@
+//! What a request holds in the limiter, from the reservation to the settlement.
+
+use std::sync::Arc;
+
+use ai4free_ports::{
+    budget::{Holder, Spending},
+    money::PicoUsd,
+    rate_limiter::{
+        Certainty, Claim, Claims, LeaseId, LimitKind, MoneyClaim, Scope, SettledClaim, SettledMoney, Settlement,
+    },
+    request::{Operation, RequestId},
+    usage_ledger::UsageEvent,
+};
+
+use crate::application::{
+    failure::Failure,
+    policy::{self, ScopeLimits},
+    reserver::{NotHeld, Reserver},
+    standing::LimitHeaders,
+};
+
+/// The most that a request can use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpperBound {
+    /// In and out. Not looked at when no scope limits tokens.
+    pub tokens: u64,
+    /// `None`: the model has no price.
+    pub cost: Option<PicoUsd>,
+}
+
+/// Leases that have to be given back. Dropping them voids what was not settled: nothing was sent.
+pub(super) struct Leases {
+    reserver: Arc<Reserver>,
+    request: RequestId,
+    leases: Vec<Lease>,
+}
+
+struct Lease {
+    id: LeaseId,
+    /// Holds more of what an earlier lease counts.
+    is_top_up: bool,
+    claims: Claims,
+    holder: Option<Holder>,
+    certainty: Certainty,
+}
+
+impl Leases {
+    pub(super) fn none(reserver: Arc<Reserver>, request: RequestId) -> Self {
+        Self { reserver, request, leases: Vec::new() }
+    }
+
+    /// One more lease, held together with the others: all that these scopes limit, or nothing.
+    pub(super) async fn reserve(
+        &mut self,
+        scopes: &[ScopeLimits],
+        operation: Operation,
+        bound: UpperBound,
+    ) -> Result<LimitHeaders, Failure> {
+        let number = u16::try_from(self.leases.len()).unwrap_or(u16::MAX);
+        let counts = policy::claims(scopes, operation, bound.tokens);
+        let claims = Claims { counts, money: self.reserver.money(scopes, bound.cost)? };
+        if claims.is_empty() {
+            return Ok(LimitHeaders::default());
+        }
+        // Armed before the reservation is awaited: a client that leaves meanwhile leaves no lease behind.
+        let id = LeaseId { request: self.request, number };
+        let lease = Lease { id, is_top_up: false, claims, holder: None, certainty: Certainty::Unknown };
+        let lease = self.leases.push_mut(lease);
+        match self.reserver.hold(id, &mut lease.claims, scopes).await {
+            Ok(held) => {
+                lease.certainty = Certainty::Held;
+                lease.holder = held.holder;
+                Ok(LimitHeaders::of(&lease.claims.counts, &held))
+            }
+            Err(NotHeld::Refused(failure)) => {
+                self.leases.pop(); // nothing to give back
+                Err(failure)
+            }
+            Err(NotHeld::Unknown(failure)) => Err(failure),
+        }
+    }
+
+    /// The budgets that an attempt with this credential is charged to.
+    pub(super) fn spending(&self, credential: Option<&str>) -> Vec<Spending> {
+        let mut spending = Vec::new();
+        for lease in &self.leases {
+            let Some(holder) = lease.holder else { continue };
+            for claim in &lease.claims.money {
+                let window = claim.window.start;
+                let is_known = spending.iter().any(|known: &Spending| known.scope == claim.scope);
+                if serves(&claim.scope, credential) && !is_known {
+                    spending.push(Spending { scope: claim.scope.clone(), window, holder });
+                }
+            }
+        }
+        spending
+    }
+
+    /// Settles every lease to what the attempts used. Never blocks.
+    ///
+    /// `sent` is 0 for a request that never reached a provider: then it does not count.
+    pub(super) fn settle(&mut self, sent: u64, attempts: &[UsageEvent]) {
+        for lease in self.leases.drain(..) {
+            // Top-ups hold more of what the first lease counts: it is settled to all that was used, they to nothing.
+            let counted = if lease.is_top_up { &[] } else { attempts };
+            let actual = |claim: &Claim| match claim.kind {
+                LimitKind::Requests | LimitKind::ImageRequests => sent,
+                LimitKind::Tokens => used(counted, &claim.scope).map(|event| event.usage.total()).fold(0, u64::saturating_add),
+                LimitKind::Concurrency => 0,
+            };
+            let cost = |claim: &MoneyClaim| used(counted, &claim.scope).map(|event| event.cost.0).fold(0, i64::saturating_add);
+            let Claims { counts, money } = lease.claims;
+            self.reserver.settle(Settlement {
+                lease: lease.id,
+                claims: counts.into_iter().map(|claim| SettledClaim { actual: actual(&claim), claim }).collect(),
+                money: money.into_iter().map(|claim| SettledMoney { actual: PicoUsd(cost(&claim)), claim }).collect(),
+                holder: lease.holder,
+                certainty: lease.certainty,
+            });
+        }
+    }
+}
+
+impl Drop for Leases {
+    fn drop(&mut self) {
+        self.settle(0, &[]);
+    }
+}
+
+/// The attempts that count in a scope.
+fn used<'a>(attempts: &'a [UsageEvent], scope: &Scope) -> impl Iterator<Item = &'a UsageEvent> {
+    attempts.iter().filter(move |event| serves(scope, event.credential.as_deref()))
+}
+
+/// Whether what was used with a credential counts in a scope.
+fn serves(scope: &Scope, credential: Option<&str>) -> bool {
+    match scope {
+        Scope::Credential(id) => credential == Some(&**id),
+        Scope::Gateway | Scope::User(_) | Scope::Key(_) | Scope::Model(_) => true,
+    }
+}
+
