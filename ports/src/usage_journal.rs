@@ -34,6 +34,15 @@ pub trait UsageJournal: Send + Sync {
     /// MUST be written before it returns `Ok`. [`JournalError::Full`] when there is no room to promise the close as well.
     fn open(&self, bound: &UsageEvent) -> Result<(), JournalError>;
 
+    /// Returns once a request that was opened would survive the loss of power: at once in a journal that need not survive that,
+    /// and for a request that is not open.
+    ///
+    /// # Errors
+    /// When it would not: then it must not be sent to a provider.
+    async fn durable(&self, _request: RequestId) -> Result<(), JournalError> {
+        Ok(())
+    }
+
     /// Replaces the earlier checkpoint of this request. Best effort.
     fn checkpoint(&self, checkpoint: &Checkpoint);
 

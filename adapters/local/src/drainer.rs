@@ -1,15 +1,20 @@
 //! The only road from the journal to the ledger.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use ai4free_ports::{
+    budget::Holder,
     error::StoreError,
     usage_ledger::{Appended, Batch, UsageLedger},
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::spool::{Next, Spool};
+use crate::spool::{Durability, Next, Spool, Spools};
 
 /// The most that a ledger takes at once.
 const BATCH: u64 = 500;
@@ -20,6 +25,10 @@ const LAST_BACKOFF: Duration = Duration::from_secs(2);
 /// After this the ledger is taken to be unreachable; the batch is sent again.
 const LEDGER_TIMEOUT: Duration = Duration::from_secs(10);
 const HOUSEKEEPING: Duration = Duration::from_secs(15);
+/// The same while requests are refused because the disk is full.
+const HOUSEKEEPING_IN_TROUBLE: Duration = Duration::from_secs(1);
+/// How often to look for the journals of processes that have died on the same volume.
+const ADOPTION: Duration = Duration::from_secs(30);
 /// What a shutdown leaves for the last events.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -28,12 +37,14 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Wake {
     closed: Notify,
     hurry: Notify,
+    unsynced: Notify,
 }
 
 impl Wake {
     /// Something was closed.
     pub(crate) fn notify(&self) {
         self.closed.notify_one();
+        self.unsynced.notify_one();
     }
 
     /// Somebody is waiting for it.
@@ -47,33 +58,46 @@ impl Wake {
 /// A clone can be run again after a panic: everything it needs to know is in the journal and in the ledger.
 #[derive(Clone)]
 pub struct Drainer {
-    spools: Arc<[Arc<Spool>]>,
+    spools: Arc<Spools>,
     wake: Arc<Wake>,
-    retention: Duration,
+    holder: Arc<OnceLock<Holder>>,
 }
 
 impl Drainer {
-    pub(crate) fn new(spools: Arc<[Arc<Spool>]>, wake: Arc<Wake>, retention: Duration) -> Self {
-        Self { spools, wake, retention }
+    pub(crate) fn new(spools: Arc<Spools>, wake: Arc<Wake>, holder: Arc<OnceLock<Holder>>) -> Self {
+        Self { spools, wake, holder }
     }
 
     /// Ends after `shutdown`, when the ledger has everything or has been unreachable for 10 s.
     pub async fn run(self, ledger: Arc<dyn UsageLedger>, shutdown: CancellationToken) {
-        let mut sources: Vec<Source> = self.spools.iter().cloned().map(Source::new).collect();
-        shutdown.run_until_cancelled(self.drain_for_ever(&mut sources, &*ledger)).await;
-        let last = self.drain_with_retries(&mut sources, &*ledger);
+        let serving = async {
+            tokio::join!(self.drain_for_ever(&*ledger), self.sync_for_ever());
+        };
+        shutdown.run_until_cancelled(serving).await;
+        let last = async {
+            tokio::join!(self.drain_with_retries(&*ledger), self.sync());
+        };
         if tokio::time::timeout(SHUTDOWN_PATIENCE, last).await.is_err() {
             tracing::warn!("the ledger does not answer: usage stays in the journal for the next start");
         }
     }
 
-    async fn drain_for_ever(&self, sources: &mut Vec<Source>, ledger: &dyn UsageLedger) {
+    async fn drain_for_ever(&self, ledger: &dyn UsageLedger) {
+        let mut adopted_at = self.spools.clock().monotonic();
         loop {
-            self.drain_with_retries(sources, ledger).await;
+            self.drain_with_retries(ledger).await;
+            let now = self.spools.clock().monotonic();
+            if now.saturating_sub(adopted_at) >= ADOPTION {
+                adopted_at = now;
+                self.adopt().await;
+                continue;
+            }
+            let refuses = self.spools.own().figures().is_refusing;
+            let housekeeping = if refuses { HOUSEKEEPING_IN_TROUBLE } else { HOUSEKEEPING };
             tokio::select! {
                 () = self.wake.hurry.notified() => continue,
                 () = self.wake.closed.notified() => {}
-                () = tokio::time::sleep(HOUSEKEEPING) => continue,
+                () = tokio::time::sleep(housekeeping) => continue,
             }
             tokio::select! {
                 () = self.wake.hurry.notified() => {}
@@ -83,11 +107,11 @@ impl Drainer {
     }
 
     /// Returns when the ledger has everything.
-    async fn drain_with_retries(&self, sources: &mut Vec<Source>, ledger: &dyn UsageLedger) {
+    async fn drain_with_retries(&self, ledger: &dyn UsageLedger) {
         let mut backoff = FIRST_BACKOFF;
         loop {
-            let drained = drain_all(sources, ledger).await;
-            self.prune(sources).await;
+            let drained = self.drain_all(ledger).await;
+            self.tidy().await;
             let Err(error) = drained else { return };
             if backoff == FIRST_BACKOFF {
                 tracing::warn!(
@@ -100,28 +124,96 @@ impl Drainer {
         }
     }
 
+    /// One failing spool does not hold up the others; the first error is returned.
+    async fn drain_all(&self, ledger: &dyn UsageLedger) -> Result<(), DrainError> {
+        let mut first = Ok(());
+        for spool in self.spools.all() {
+            let drained = self.drain(&spool, ledger).await;
+            first = first.and(drained);
+        }
+        first
+    }
+
+    async fn drain(&self, spool: &Arc<Spool>, ledger: &dyn UsageLedger) -> Result<(), DrainError> {
+        let id = spool.id();
+        if spool.figures().unwritten_closes > 0 {
+            blocking(spool, |spool| Ok(spool.write_unwritten())).await?;
+        }
+        while !spool.is_fenced() {
+            let generation = self.attach(spool, ledger).await?;
+            let (from, events) = match spool.next(BATCH).await? {
+                Next::Nothing => return close_earlier_holders(spool, generation, ledger).await,
+                Next::Events(from, events) => (from, events),
+                Next::Missing(from) => {
+                    blocking(spool, move |spool| spool.renumber(from)).await?;
+                    return Err(DrainError::Journal(io::Error::other("events are missing from the journal")));
+                }
+            };
+            let batch = Batch { spool: id, generation, from, events };
+            match tokio::time::timeout(LEDGER_TIMEOUT, ledger.append(&batch)).await?? {
+                Appended::Acknowledged(to) => spool.acknowledge(to).await,
+                Appended::StandsAt(at) if at == from => {
+                    return Err(DrainError::Journal(io::Error::other("the ledger refuses the batch that it asks for")));
+                }
+                Appended::StandsAt(at) => blocking(spool, move |spool| spool.stand_at(at)).await?,
+                Appended::Fenced => {
+                    tracing::error!(spool = %id.0, "another process has taken this usage journal over");
+                    spool.fence().await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Once in the life of the process: who attaches again closes the grants that it is spending from.
+    async fn attach(&self, spool: &Arc<Spool>, ledger: &dyn UsageLedger) -> Result<i64, DrainError> {
+        if let Some(generation) = spool.generation() {
+            return Ok(generation);
+        }
+        let attachment = tokio::time::timeout(LEDGER_TIMEOUT, ledger.attach(spool.id())).await??;
+        blocking(spool, move |spool| spool.stand_at(attachment.acknowledged)).await?;
+        let generation = spool.attached(attachment.generation);
+        if !spool.is_adopted() {
+            self.holder.get_or_init(|| Holder::Process { spool: spool.id(), generation });
+        }
+        Ok(generation)
+    }
+
     /// Deletes what the ledger has had for long enough, and forgets spools of which nothing is left.
-    async fn prune(&self, sources: &mut Vec<Source>) {
-        let mut kept = Vec::with_capacity(sources.len());
-        for source in sources.drain(..) {
-            let retention = self.retention;
-            match blocking(&source.spool, move |spool| spool.prune(retention)).await {
-                Ok(true) => continue,
+    async fn tidy(&self) {
+        let retention = self.spools.options().retention;
+        for spool in self.spools.all() {
+            match blocking(&spool, move |spool| spool.tidy(retention)).await {
+                Ok(true) => self.spools.forget(&spool),
                 Ok(false) => {}
                 Err(error) => tracing::warn!(%error, "can't tidy up the usage journal"),
             }
-            kept.push(source);
         }
-        *sources = kept;
     }
-}
 
-/// A spool and the right to append for it.
-struct Source {
-    spool: Arc<Spool>,
-    /// `None`: not attached yet.
-    generation: Option<i64>,
-    is_fenced: bool,
+    async fn adopt(&self) {
+        let spools = self.spools.clone();
+        let adopted = tokio::task::spawn_blocking(move || spools.adopt()).await;
+        if let Err(error) = adopted.map_err(io::Error::other).flatten() {
+            tracing::warn!(%error, "can't look for usage journals that others have left behind");
+        }
+    }
+
+    /// Brings closes to safety from the loss of power, several at a time.
+    async fn sync_for_ever(&self) {
+        loop {
+            self.wake.unsynced.notified().await;
+            self.sync().await;
+        }
+    }
+
+    async fn sync(&self) {
+        if self.spools.options().durability == Durability::PowerSafe
+            && let Err(error) = self.spools.own().sync_all().await
+        {
+            tracing::error!(%error, "the usage journal can't be made safe against the loss of power");
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -134,59 +226,13 @@ enum DrainError {
     Journal(#[from] io::Error),
 }
 
-impl Source {
-    fn new(spool: Arc<Spool>) -> Self {
-        Self { spool, generation: None, is_fenced: false }
+/// The ledger has all that earlier lives of this spool have spent: the rest of their grants is free again.
+async fn close_earlier_holders(spool: &Spool, generation: i64, ledger: &dyn UsageLedger) -> Result<(), DrainError> {
+    if spool.needs_holders_closed().await {
+        tokio::time::timeout(LEDGER_TIMEOUT, ledger.close_holders(spool.id(), generation)).await??;
+        spool.holders_closed();
     }
-
-    async fn drain(&mut self, ledger: &dyn UsageLedger) -> Result<(), DrainError> {
-        let id = self.spool.id();
-        while !self.is_fenced {
-            let generation = self.attach(ledger).await?;
-            let (from, events) = match self.spool.next(BATCH).await? {
-                Next::Nothing => break,
-                Next::Events(from, events) => (from, events),
-                Next::Missing(from) => {
-                    blocking(&self.spool, move |spool| spool.renumber(from)).await?;
-                    return Err(DrainError::Journal(io::Error::other("events are missing from the journal")));
-                }
-            };
-            let batch = Batch { spool: id, generation, from, events };
-            match tokio::time::timeout(LEDGER_TIMEOUT, ledger.append(&batch)).await?? {
-                Appended::Acknowledged(to) => self.spool.acknowledge(to),
-                Appended::StandsAt(at) if at == from => {
-                    return Err(DrainError::Journal(io::Error::other("the ledger refuses the batch that it asks for")));
-                }
-                Appended::StandsAt(at) => blocking(&self.spool, move |spool| spool.stand_at(at)).await?,
-                Appended::Fenced => {
-                    tracing::error!(spool = %id.0, "another process has taken this usage journal over");
-                    self.spool.fence();
-                    self.is_fenced = true;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn attach(&mut self, ledger: &dyn UsageLedger) -> Result<i64, DrainError> {
-        if let Some(generation) = self.generation {
-            return Ok(generation);
-        }
-        let attachment = tokio::time::timeout(LEDGER_TIMEOUT, ledger.attach(self.spool.id())).await??;
-        blocking(&self.spool, move |spool| spool.stand_at(attachment.acknowledged)).await?;
-        self.generation = Some(attachment.generation);
-        Ok(attachment.generation)
-    }
-}
-
-/// One failing spool does not hold up the others; the first error is returned.
-async fn drain_all(sources: &mut [Source], ledger: &dyn UsageLedger) -> Result<(), DrainError> {
-    let mut first = Ok(());
-    for source in sources {
-        let drained = source.drain(ledger).await;
-        first = first.and(drained);
-    }
-    first
+    Ok(())
 }
 
 async fn blocking<T: Send + 'static>(

@@ -29,4 +29,4 @@ pub use key_hasher::{HmacKeyHasher, Pepper};
 pub use rate_limiter::MemoryRateLimiter;
 pub use secrets::OsSecrets;
 pub use spawner::TokioSpawner;
-pub use spool::{JournalFigures, SpoolJournal, SpoolOptions};
+pub use spool::{Durability, JournalFigures, SpoolJournal, SpoolOptions};

@@ -32,6 +32,8 @@ pub enum Fault {
     HangBeforeCommit,
     /// No answer ever, although everything was committed.
     HangAfterCommit,
+    /// A panic in the caller, although everything was committed.
+    PanicAfterCommit,
 }
 
 #[derive(Default)]
@@ -41,7 +43,17 @@ pub struct RecordingLedger {
     history: Mutex<Vec<State>>,
     faults: Mutex<VecDeque<Fault>>,
     batches: Mutex<Vec<Vec<UsageEvent>>>,
+    closed_holders: Mutex<Vec<ClosedHolders>>,
     hung: Notify,
+}
+
+/// One call of [`UsageLedger::close_holders`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClosedHolders {
+    pub spool: SpoolId,
+    pub generation: i64,
+    /// How many events were committed then.
+    pub events: usize,
 }
 
 #[derive(Clone, Default)]
@@ -57,6 +69,11 @@ impl RecordingLedger {
         self.faults.lock().unwrap().extend(faults);
     }
 
+    /// The next appends work, whatever was said before.
+    pub fn forgive(&self) {
+        self.faults.lock().unwrap().clear();
+    }
+
     /// Every event that was committed, in the order of commits.
     pub fn events(&self) -> Vec<UsageEvent> {
         self.state().events.clone()
@@ -65,6 +82,11 @@ impl RecordingLedger {
     /// Every batch that arrived, committed or not.
     pub fn batches(&self) -> Vec<Vec<UsageEvent>> {
         self.batches.lock().unwrap().clone()
+    }
+
+    /// Whose holders were closed, in order.
+    pub fn closed_holders(&self) -> Vec<ClosedHolders> {
+        self.closed_holders.lock().unwrap().clone()
     }
 
     /// How many events of a spool are committed, as the ledger tells who attaches.
@@ -145,6 +167,10 @@ impl UsageLedger for RecordingLedger {
                 self.commit(batch);
                 failed()
             }
+            Fault::PanicAfterCommit => {
+                self.commit(batch);
+                panic!("on purpose")
+            }
             Fault::HangBeforeCommit | Fault::HangAfterCommit => {
                 if fault == Fault::HangAfterCommit {
                     self.commit(batch);
@@ -203,7 +229,9 @@ impl UsageLedger for RecordingLedger {
         Err(StoreError::Unavailable("not built".into()))
     }
 
-    async fn close_holders(&self, _: SpoolId, _: i64) -> Result<(), StoreError> {
+    async fn close_holders(&self, spool: SpoolId, generation: i64) -> Result<(), StoreError> {
+        let events = self.state().events.len();
+        self.closed_holders.lock().unwrap().push(ClosedHolders { spool, generation, events });
         Ok(())
     }
 

@@ -339,6 +339,19 @@ pub async fn requests_on_many_threads_are_all_there<H: Harness>() {
     assert_eq!(requests.len(), 800);
 }
 
+pub async fn whoever_waits_for_durability_is_answered_whatever_the_request_is_doing<H: Harness>() {
+    let place = H::fresh();
+    let process = place.start();
+    let journal = process.journal();
+    journal.durable(bound(1).request).await.unwrap();
+    journal.open(&bound(1)).unwrap();
+    journal.durable(bound(1).request).await.unwrap();
+    journal.close(bound(1).request, &[charge(1, 7)]);
+    journal.durable(bound(1).request).await.unwrap();
+    drop((journal, process));
+    assert_eq!(drained(&place).await, [charge(1, 7)]);
+}
+
 /// Every clause as a test of one harness.
 #[macro_export]
 macro_rules! usage_journal_contract {
@@ -360,6 +373,7 @@ macro_rules! usage_journal_contract {
             a_ledger_that_was_made_anew_gets_everything_that_is_kept
             whoever_waits_for_the_drain_finds_what_was_closed_before
             requests_on_many_threads_are_all_there
+            whoever_waits_for_durability_is_answered_whatever_the_request_is_doing
         }
     };
     ($harness:ty: $($clause:ident)*) => {

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File, TryLockError},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -62,8 +63,14 @@ fn lock(parent: &Path, spool: SpoolId) -> io::Result<Option<Locked>> {
     let path = parent.join(spool.0.to_string());
     let lock = File::options().create(true).truncate(false).write(true).open(path.join(LOCK))?;
     match lock.try_lock() {
-        Ok(()) => Ok(Some(Locked { spool, path, lock })),
+        Ok(()) if is_at(&lock, &path.join(LOCK))? => Ok(Some(Locked { spool, path, lock })),
+        Ok(()) => Ok(None), // its drainer has just deleted it
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }
+}
+
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let (held, found) = (file.metadata()?, fs::metadata(path)?);
+    Ok((held.dev(), held.ino()) == (found.dev(), found.ino()))
 }

@@ -3,32 +3,26 @@
 use std::{
     io,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use ai4free_ports::{
+    budget::Holder,
     error::JournalError,
     request::RequestId,
     runtime::{Clock, IdSource},
     usage_journal::{Checkpoint, UsageJournal},
-    usage_ledger::{SpoolId, UsageEvent},
+    usage_ledger::UsageEvent,
 };
 use async_trait::async_trait;
 
 use super::{
-    ballast::Ballast,
-    directory::{self, Locked},
-    log::Log,
     record,
-    recovery::{self, Recovered},
     segment::{FileSystem, Volume},
-    spool::Spool,
-    state::State,
-    tail::Tail,
+    spools::Spools,
+    turnstile::Close,
+    unsynced::Durability,
 };
 use crate::drainer::{Drainer, Wake};
 
@@ -42,11 +36,18 @@ pub struct SpoolOptions {
     pub retention: Duration,
     /// Bytes that are kept on the disk only to be deleted when it is full, beside `capacity`.
     pub ballast_bytes: usize,
+    pub durability: Durability,
 }
 
 impl Default for SpoolOptions {
     fn default() -> Self {
-        Self { capacity: 1 << 30, segment_bytes: 8 << 20, retention: Duration::from_secs(600), ballast_bytes: 4 << 20 }
+        Self {
+            capacity: 1 << 30,
+            segment_bytes: 8 << 20,
+            retention: Duration::from_secs(600),
+            ballast_bytes: 4 << 20,
+            durability: Durability::default(),
+        }
     }
 }
 
@@ -64,19 +65,19 @@ pub struct JournalFigures {
     pub slowest_write: Duration,
     /// Closes that found no room on the disk so far.
     pub refused_closes: u64,
-    /// Those of them that are in memory only. More than 0 is an alarm.
+    /// Closes that are in memory only, because the disk is full or stalled. More than 0 is an alarm.
     pub unwritten_closes: u64,
+    /// Whether a request would be refused now: the journal or its disk is full, fails or is stalled, or is not ours any more.
+    pub is_refusing: bool,
     /// Whether another process has taken this journal over.
     pub is_fenced: bool,
 }
 
 /// The usage journal in a directory of this machine.
 pub struct SpoolJournal {
-    own: Arc<Spool>,
-    all: Arc<[Arc<Spool>]>,
+    spools: Arc<Spools>,
     wake: Arc<Wake>,
-    clock: Arc<dyn Clock>,
-    used: Arc<AtomicU64>,
+    holder: Arc<OnceLock<Holder>>,
 }
 
 impl SpoolJournal {
@@ -102,28 +103,16 @@ impl SpoolJournal {
         clock: &Arc<dyn Clock>,
         ids: &dyn IdSource,
     ) -> io::Result<(Arc<Self>, Drainer)> {
-        let mut directories = directory::lock_all(parent)?;
-        if directories.is_empty() {
-            let fresh = directory::create(parent, SpoolId(ids.request_id().0))?;
-            directories.extend(fresh);
-        }
-        let used = Arc::new(AtomicU64::new(0));
-        let mut spools = Vec::new();
-        for directory in directories {
-            let is_adopted = !spools.is_empty();
-            let path = directory.path.clone();
-            match take_over(volume, directory, is_adopted, options, clock, &used) {
-                Ok(spool) => spools.push(Arc::new(spool)),
-                Err(error) if is_adopted => {
-                    tracing::error!(%error, path = %path.display(), "can't take over the usage journal of another process");
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        let own = spools.first().cloned().ok_or_else(|| io::Error::other("another process took the new journal"))?;
-        let (all, wake): (Arc<[_]>, _) = (spools.into(), Arc::new(Wake::default()));
-        let drainer = Drainer::new(all.clone(), wake.clone(), options.retention);
-        Ok((Arc::new(Self { own, all, wake, clock: clock.clone(), used }), drainer))
+        let spools = Arc::new(Spools::open(volume.clone(), parent, options, clock.clone(), ids)?);
+        let (wake, holder) = (Arc::<Wake>::default(), Arc::<OnceLock<_>>::default());
+        let drainer = Drainer::new(spools.clone(), wake.clone(), holder.clone());
+        Ok((Arc::new(Self { spools, wake, holder }), drainer))
+    }
+
+    /// As whom this process is granted money. Set by the drainer once the ledger has told it our generation, for good.
+    #[must_use]
+    pub fn holder(&self) -> Arc<OnceLock<Holder>> {
+        self.holder.clone()
     }
 
     /// Waits until everything that was closed before is in the ledger. Whether it is.
@@ -131,7 +120,7 @@ impl SpoolJournal {
         self.wake.hurry();
         let drained = async {
             let mut is_drained = true;
-            for spool in self.all.iter() {
+            for spool in self.spools.all() {
                 is_drained &= spool.drained().await;
             }
             is_drained
@@ -141,20 +130,20 @@ impl SpoolJournal {
 
     #[must_use]
     pub fn figures(&self) -> JournalFigures {
-        let now = self.clock.monotonic();
-        let mut figures = JournalFigures { bytes: self.used.load(Ordering::Relaxed), ..JournalFigures::default() };
-        for spool in self.all.iter() {
-            let state = spool.state();
-            figures.open_requests += state.open.len() as u64;
-            figures.undrained_events += state.log.next.saturating_sub(state.acknowledged);
-            let age = state.undrained_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        let now = self.spools.clock().monotonic();
+        let mut figures = JournalFigures { bytes: self.spools.bytes(), ..JournalFigures::default() };
+        for spool in self.spools.all() {
+            let spool = spool.figures();
+            figures.open_requests += spool.open_requests;
+            figures.undrained_events += spool.undrained_events;
+            let age = spool.undrained_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
             figures.undrained_age = figures.undrained_age.max(age);
-            figures.slowest_write = figures.slowest_write.max(state.log.slowest_write);
-            figures.refused_closes += state.refused_closes;
-            figures.unwritten_closes += state.unwritten.len() as u64;
+            figures.slowest_write = figures.slowest_write.max(spool.slowest_write);
+            figures.refused_closes += spool.refused_closes;
+            figures.unwritten_closes += spool.unwritten_closes;
         }
-        figures.is_fenced = self.own.state().fenced;
-        figures
+        let own = self.spools.own().figures();
+        JournalFigures { is_refusing: own.is_refusing, is_fenced: own.is_fenced, ..figures }
     }
 }
 
@@ -162,17 +151,29 @@ impl SpoolJournal {
 impl UsageJournal for SpoolJournal {
     fn open(&self, bound: &UsageEvent) -> Result<(), JournalError> {
         let frame = record::open_frame(bound);
-        self.own.state().open(&frame, bound)
+        match self.spools.own().turnstile().try_pass() {
+            Some(mut state) => state.open(&frame, bound),
+            None => Err(JournalError::Io("the disk is stalled".into())),
+        }
+    }
+
+    async fn durable(&self, request: RequestId) -> Result<(), JournalError> {
+        match self.spools.options().durability {
+            Durability::ProcessSafe => Ok(()),
+            Durability::PowerSafe => self.spools.own().safe(request).await,
+        }
     }
 
     fn checkpoint(&self, checkpoint: &Checkpoint) {
         let frame = record::check_frame(checkpoint);
-        self.own.state().checkpoint(&frame, checkpoint);
+        if let Some(mut state) = self.spools.own().turnstile().try_pass() {
+            state.checkpoint(&frame, checkpoint);
+        }
     }
 
     fn close(&self, request: RequestId, events: &[UsageEvent]) {
         let frame = record::close_frame(request, events);
-        let was_open = self.own.state().close(frame, request, events.len() as u64);
+        let was_open = self.spools.own().turnstile().close(Close { request, frame, count: events.len() as u64 });
         if was_open {
             self.wake.notify();
         }
@@ -181,53 +182,4 @@ impl UsageJournal for SpoolJournal {
     async fn drained(&self, within: Duration) {
         self.flush(within).await;
     }
-}
-
-/// Recovers a spool and closes what was open in it.
-fn take_over(
-    volume: &Arc<dyn Volume>,
-    directory: Locked,
-    is_adopted: bool,
-    options: SpoolOptions,
-    clock: &Arc<dyn Clock>,
-    used: &Arc<AtomicU64>,
-) -> io::Result<Spool> {
-    let Locked { spool, path, lock } = directory;
-    let Recovered { segments, last_number, open, next, unconfirmed_from } = recovery::recover(&path, spool)?;
-    used.fetch_add(segments.iter().map(|segment| segment.length).sum(), Ordering::Relaxed);
-    let ballast = Ballast::in_directory(&path, options.ballast_bytes);
-    if !is_adopted && let Err(error) = ballast.write() {
-        tracing::warn!(%error, "no room for the usage journal's ballast");
-    }
-    let log = Log {
-        directory: path,
-        spool,
-        volume: volume.clone(),
-        clock: clock.clone(),
-        segment_bytes: options.segment_bytes,
-        segments: segments.into(),
-        writer: None,
-        last_number,
-        next,
-        unconfirmed: true,
-        used: used.clone(),
-        slowest_write: Duration::ZERO,
-    };
-    let acknowledged = log.first();
-    let undrained_since = (log.next > acknowledged).then(|| clock.monotonic());
-    let mut state = State {
-        log,
-        open: std::collections::HashMap::new(),
-        unwritten: Vec::new(),
-        tail: Tail::default(),
-        acknowledged,
-        undrained_since,
-        unconfirmed_from: Some(unconfirmed_from.unwrap_or(next).min(next)),
-        fenced: false,
-        capacity: options.capacity,
-        ballast,
-        refused_closes: 0,
-    };
-    state.close_lost(open);
-    Ok(Spool::new(state, is_adopted, lock))
 }

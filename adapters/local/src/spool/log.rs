@@ -16,6 +16,7 @@ use ai4free_ports::{runtime::Clock, usage_ledger::SpoolId};
 use super::{
     record,
     segment::{self, HEADER, Header, Segment, SegmentFile, Volume},
+    unsynced::{Durability, Unsynced},
 };
 
 pub(super) struct Log {
@@ -37,6 +38,14 @@ pub(super) struct Log {
     /// Bytes in segments, of all spools of this process.
     pub(super) used: Arc<AtomicU64>,
     pub(super) slowest_write: Duration,
+    pub(super) durability: Durability,
+    /// Records written so far.
+    pub(super) written: u64,
+    /// How many of them survive the loss of power. Not kept when that is not asked for.
+    pub(super) synced: u64,
+    pub(super) unsynced: Unsynced,
+    /// Whether `unsynced` has the segment that is being written.
+    pub(super) is_dirty: bool,
 }
 
 impl Log {
@@ -60,15 +69,43 @@ impl Log {
             Ok(count) if count == frame.len() => {
                 segment.length = segment.length.saturating_add(size);
                 self.used.fetch_add(size, Ordering::Relaxed);
+                self.written = self.written.saturating_add(1);
+                if self.durability == Durability::PowerSafe && !self.is_dirty {
+                    self.is_dirty = true;
+                    self.unsynced.file(writer.syncable());
+                }
                 return Ok(());
             }
             Ok(_) => io::Error::new(io::ErrorKind::StorageFull, "the record was written in part"),
             Err(error) => error,
         };
-        if writer.truncate(segment.length).is_err() {
-            self.writer = None; // what was torn stays the last thing in this segment
+        let is_torn = writer.truncate(segment.length).is_err();
+        if is_torn || !is_for_want_of_space(&error) {
+            // What was torn stays the last thing in this segment; and a file that is too long, or has a bad block, is not the
+            // disk: the next record may fit into another.
+            self.seal(is_torn);
         }
         Err(error)
+    }
+
+    /// Writes no more to the newest segment.
+    pub(super) fn seal(&mut self, is_torn: bool) {
+        self.writer = None;
+        self.is_dirty = false;
+        // An empty one is not kept: a disk that refuses every write would be littered with them.
+        let empty = self.segments.pop_back_if(|last| !is_torn && last.length <= HEADER as u64);
+        if let Some(segment) = empty {
+            match fs::remove_file(&segment.path) {
+                Ok(()) => drop(self.used.fetch_sub(segment.length, Ordering::Relaxed)),
+                Err(_) => self.segments.push_back(segment),
+            }
+        }
+    }
+
+    /// What has to be synced now, and how many records are safe then.
+    pub(super) fn take_unsynced(&mut self) -> (Unsynced, u64) {
+        self.is_dirty = false;
+        (std::mem::take(&mut self.unsynced), self.written)
     }
 
     /// Appends a close under the next number, which it returns.
@@ -86,6 +123,7 @@ impl Log {
     /// Begins a segment at the next number.
     pub(super) fn start_segment(&mut self) -> io::Result<()> {
         self.writer = None;
+        self.is_dirty = false;
         let number = self.last_number.saturating_add(1);
         let path = segment::path_of(&self.directory, number);
         let header = Header { spool: self.spool, number, first: self.next, unconfirmed: self.unconfirmed }.encode();
@@ -101,6 +139,9 @@ impl Log {
         self.used.fetch_add(length, Ordering::Relaxed);
         self.segments.push_back(Segment { number, path, first: self.next, end: self.next, length, drained_at: None });
         self.writer = Some(writer);
+        if self.durability == Durability::PowerSafe {
+            self.unsynced.directory(&self.directory);
+        }
         Ok(())
     }
 
@@ -137,4 +178,9 @@ impl Log {
         }
         expected == self.next
     }
+}
+
+/// Whether there may be room later, for the same record in the same file.
+fn is_for_want_of_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -2,12 +2,14 @@
 //! length, kind and payload, so that a tail of zeros is not a record.
 
 use ai4free_ports::{
+    money::PicoUsd,
     request::RequestId,
-    usage::UsageSource,
+    usage::{TokenUsage, UsageSource},
     usage_journal::Checkpoint,
     usage_ledger::{Outcome, UsageEvent},
 };
 use bytes::Bytes;
+use uuid::Uuid;
 
 use super::codec::{self, DecodeError, Reader};
 
@@ -127,6 +129,16 @@ pub(super) fn copy_frame(intent: &Intent) -> Vec<u8> {
 
 pub(super) fn attached_frame() -> Vec<u8> {
     frame(Kind::Attached, |_| ())
+}
+
+/// Says nothing: the checkpoint of a request that there never was.
+pub(super) fn blank_frame() -> Vec<u8> {
+    check_frame(&Checkpoint {
+        request: RequestId(Uuid::nil()),
+        usage: TokenUsage::default(),
+        source: UsageSource::Estimated,
+        cost: PicoUsd::ZERO,
+    })
 }
 
 /// A close whose number is not known yet: [`number`] writes it in, just before the frame is appended.

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -79,12 +80,21 @@ pub(super) trait SegmentFile: Send {
     /// One `write(2)` at the end of the file.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
     fn truncate(&mut self, length: u64) -> io::Result<()>;
+    /// The same file for a thread that waits for the disk while others go on writing.
+    fn syncable(&self) -> Arc<dyn Syncable>;
+}
+
+pub(super) trait Syncable: Send + Sync {
+    /// Returns once what was written before survives the loss of power.
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// Where segments are made: the file system, or one that fails on purpose.
 pub(super) trait Volume: Send + Sync {
     /// Makes a file that was not there.
     fn create(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>>;
+    /// Returns once the names in a directory survive the loss of power.
+    fn sync_directory(&self, path: &Path) -> io::Result<()>;
 }
 
 pub(super) struct FileSystem;
@@ -92,14 +102,18 @@ pub(super) struct FileSystem;
 impl Volume for FileSystem {
     fn create(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
         let file = File::options().create_new(true).append(true).open(path)?;
-        Ok(Box::new(file))
+        Ok(Box::new(Arc::new(file)))
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
     }
 }
 
-impl SegmentFile for File {
+impl SegmentFile for Arc<File> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            match Write::write(self, bytes) {
+            match Write::write(&mut &**self, bytes) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 done => return done,
             }
@@ -108,6 +122,16 @@ impl SegmentFile for File {
 
     fn truncate(&mut self, length: u64) -> io::Result<()> {
         self.set_len(length)
+    }
+
+    fn syncable(&self) -> Arc<dyn Syncable> {
+        self.clone()
+    }
+}
+
+impl Syncable for File {
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
     }
 }
 

@@ -3,32 +3,52 @@
 use std::{
     fs::File,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use ai4free_ports::usage_ledger::{SpoolId, UsageEvent};
-use tokio::sync::watch;
+use ai4free_ports::{
+    error::JournalError,
+    request::RequestId,
+    runtime::Clock,
+    usage_ledger::{SpoolId, UsageEvent},
+};
+use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::{
     directory,
     reader::{self, Cursor},
     record::Closed,
-    state::State,
+    state::{Pruned, State},
+    turnstile::Turnstile,
 };
 
 pub(crate) struct Spool {
-    state: Mutex<State>,
+    id: SpoolId,
+    state: Turnstile,
+    /// Held by who makes it safe against the loss of power: one at a time, for all who wait.
+    syncing: Arc<tokio::sync::Mutex<()>>,
     cursor: Arc<Mutex<Cursor>>,
     progress: watch::Sender<Progress>,
+    /// As far as it was known when the disk last answered.
+    figures: Mutex<SpoolFigures>,
+    /// In which this process holds it, once the ledger has said so.
+    generation: OnceLock<i64>,
+    has_holders_closed: AtomicBool,
+    is_fenced: AtomicBool,
     /// Nobody writes to it any more: it is drained and then deleted.
     is_adopted: bool,
-    /// Held until the process ends.
+    /// Held until it is deleted, or the process ends.
     _lock: File,
 }
 
 /// So few requests are decoded at once, in some microseconds; more would hold up the reactor.
 const DECODED_IN_PLACE: usize = 8;
+/// A disk that needs longer for a sync is as good as away.
+const SYNC_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How far the ledger has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +56,19 @@ struct Progress {
     acknowledged: u64,
     /// Nothing more will come.
     is_over: bool,
+}
+
+/// What is to be told of one spool.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SpoolFigures {
+    pub(super) open_requests: u64,
+    pub(super) undrained_events: u64,
+    pub(super) undrained_since: Option<Duration>,
+    pub(super) slowest_write: Duration,
+    pub(super) refused_closes: u64,
+    pub(crate) unwritten_closes: u64,
+    pub(crate) is_refusing: bool,
+    pub(super) is_fenced: bool,
 }
 
 /// What the drainer finds to do.
@@ -48,27 +81,66 @@ pub(crate) enum Next {
 }
 
 impl Spool {
-    pub(super) fn new(state: State, is_adopted: bool, lock: File) -> Self {
+    pub(super) fn new(state: State, is_adopted: bool, lock: File, clock: Arc<dyn Clock>) -> Self {
         let progress = watch::Sender::new(Progress { acknowledged: state.acknowledged, is_over: false });
-        Self { state: Mutex::new(state), cursor: Arc::default(), progress, is_adopted, _lock: lock }
-    }
-
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        Self {
+            id: state.log.spool,
+            state: Turnstile::new(state, clock),
+            syncing: Arc::default(),
+            cursor: Arc::default(),
+            progress,
+            figures: Mutex::default(),
+            generation: OnceLock::new(),
+            has_holders_closed: AtomicBool::new(false),
+            is_fenced: AtomicBool::new(false),
+            is_adopted,
+            _lock: lock,
+        }
     }
 
     pub(crate) fn id(&self) -> SpoolId {
-        self.state().log.spool
+        self.id
+    }
+
+    pub(crate) fn is_adopted(&self) -> bool {
+        self.is_adopted
+    }
+
+    pub(crate) fn generation(&self) -> Option<i64> {
+        self.generation.get().copied()
+    }
+
+    /// The generation in which it is held, from the first time on.
+    pub(crate) fn attached(&self, generation: i64) -> i64 {
+        *self.generation.get_or_init(|| generation)
+    }
+
+    /// Whether earlier lives of it may still count as spending, although everything that they left has been written.
+    pub(crate) async fn needs_holders_closed(&self) -> bool {
+        !self.has_holders_closed.load(Ordering::Relaxed) && self.state.pass().await.unwritten.is_empty()
+    }
+
+    pub(crate) fn holders_closed(&self) {
+        self.has_holders_closed.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.is_fenced.load(Ordering::Relaxed)
+    }
+
+    /// What requests pass through: it never makes them wait for long.
+    pub(super) fn turnstile(&self) -> &Turnstile {
+        &self.state
     }
 
     /// Aligns the numbering with the ledger's, which has `acknowledged` events of this spool. May block on the disk.
     pub(crate) fn stand_at(&self, acknowledged: u64) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.state.wait();
         if state.can_go_on_from(acknowledged) {
             state.confirm()?;
             state.acknowledge(acknowledged);
         } else {
-            tracing::warn!(spool = %state.log.spool.0, ledger = acknowledged, kept_from = state.log.first(), next = state.log.next,
+            tracing::warn!(spool = %self.id.0, ledger = acknowledged, kept_from = state.log.first(), next = state.log.next,
                 "the ledger and the usage journal count differently: all events that are kept are sent again");
             state.renumber(acknowledged)?;
         }
@@ -78,26 +150,27 @@ impl Spool {
     }
 
     pub(crate) fn renumber(&self, from: u64) -> io::Result<()> {
-        self.state().renumber(from)?;
+        self.state.wait().renumber(from)?;
         self.publish(from);
         Ok(())
     }
 
-    pub(crate) fn acknowledge(&self, to: u64) {
-        self.state().acknowledge(to);
+    pub(crate) async fn acknowledge(&self, to: u64) {
+        self.state.pass().await.acknowledge(to);
         self.publish(to);
     }
 
     /// Another process has taken the spool over.
-    pub(crate) fn fence(&self) {
-        self.state().fenced = true;
+    pub(crate) async fn fence(&self) {
+        self.is_fenced.store(true, Ordering::Relaxed);
+        self.state.pass().await.fenced = true;
         self.progress.send_modify(|progress| progress.is_over = true);
     }
 
     /// What follows what the ledger has: at most `limit` events, of whole requests unless a single one has more.
     pub(crate) async fn next(&self, limit: u64) -> io::Result<Next> {
         let (from, in_memory, segments) = {
-            let state = self.state();
+            let state = self.state.pass().await;
             let from = state.acknowledged;
             if from >= state.log.next {
                 return Ok(Next::Nothing);
@@ -124,27 +197,114 @@ impl Spool {
         reading.await.map_err(io::Error::other)?
     }
 
-    /// Deletes what is no longer needed. Whether the whole spool is gone. Blocks on the disk.
-    pub(crate) fn prune(&self, retention: Duration) -> io::Result<bool> {
-        self.state().write_unwritten();
-        while self.state().prune(retention, self.is_adopted)? {} // one at a time: requests want the lock too
-        let state = self.state();
+    /// Writes what could not be written, and deletes what is no longer needed. Whether the whole spool is gone. Blocks on the
+    /// disk.
+    pub(crate) fn tidy(&self, retention: Duration) -> io::Result<bool> {
+        self.write_unwritten();
+        self.state.wait().probe();
+        loop {
+            let pruned = self.state.wait().prune(retention, self.is_adopted)?; // requests want the lock in between
+            match pruned {
+                Pruned::Nothing => break,
+                Pruned::Deleted => {}
+                Pruned::Unsynced => self.sync(&self.syncing.clone().blocking_lock_owned())?,
+            }
+        }
+        let mut state = self.state.wait();
         let is_empty = self.is_adopted && state.log.segments.is_empty() && !state.fenced;
         if is_empty {
             directory::remove(&state.log.directory)?;
             self.progress.send_modify(|progress| progress.is_over = true);
-        } else if state.unwritten.is_empty() && !self.is_adopted && state.refused_closes > 0 {
-            state.ballast.write()?;
+        } else if !self.is_adopted && !state.is_refusing() {
+            state.ballast.write_again()?;
         }
         Ok(is_empty)
     }
 
+    /// Tries again what the disk refused. Blocks on the disk.
+    pub(crate) fn write_unwritten(&self) {
+        self.state.wait().write_unwritten();
+    }
+
     /// Waits until everything that has been closed by now is in the ledger, or never will be. Whether it is.
     pub(crate) async fn drained(&self) -> bool {
-        let target = self.state().log.next;
+        let target = self.state.pass().await.log.next;
         let mut progress = self.progress.subscribe();
         let reached = progress.wait_for(|progress| progress.is_over || progress.acknowledged >= target).await;
         reached.is_ok_and(|progress| progress.acknowledged >= target)
+    }
+
+    /// Returns once a request that was opened would survive the loss of power.
+    pub(super) async fn safe(self: &Arc<Self>, request: RequestId) -> Result<(), JournalError> {
+        let safe = async {
+            loop {
+                if let Some(result) = self.is_safe(request).await {
+                    return result;
+                }
+                let turn = self.syncing.clone().lock_owned().await;
+                if let Some(result) = self.is_safe(request).await {
+                    return result; // who had the turn before has done it for us
+                }
+                if let Err(error) = self.sync_in_turn(turn).await {
+                    tracing::error!(%error, "the usage journal can't be made safe against the loss of power");
+                }
+            }
+        };
+        let in_time = tokio::time::timeout(SYNC_PATIENCE, safe).await;
+        in_time.unwrap_or_else(|late| Err(JournalError::Io(late.into())))
+    }
+
+    /// Makes everything that was written by now safe against the loss of power.
+    pub(crate) async fn sync_all(self: &Arc<Self>) -> io::Result<()> {
+        let turn = self.syncing.clone().lock_owned().await;
+        self.sync_in_turn(turn).await
+    }
+
+    /// What is to be told of it, without waiting for the disk.
+    pub(crate) fn figures(&self) -> SpoolFigures {
+        let mut known = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = self.state.try_pass() {
+            *known = SpoolFigures {
+                open_requests: state.open.len() as u64,
+                undrained_events: state.log.next.saturating_sub(state.acknowledged),
+                undrained_since: state.undrained_since,
+                slowest_write: state.log.slowest_write,
+                refused_closes: state.refused_closes,
+                unwritten_closes: state.unwritten.len() as u64,
+                is_refusing: state.is_refusing(),
+                is_fenced: state.fenced,
+            };
+            return *known;
+        }
+        let waiting = self.state.waiting_closes();
+        SpoolFigures {
+            unwritten_closes: known.unwritten_closes.saturating_add(waiting),
+            is_refusing: known.is_refusing || self.state.is_stalled(),
+            ..*known
+        }
+    }
+
+    async fn is_safe(&self, request: RequestId) -> Option<Result<(), JournalError>> {
+        self.state.pass().await.is_safe(request)
+    }
+
+    /// The turn goes with the work: a caller that is dropped must not let another begin before this has ended.
+    async fn sync_in_turn(self: &Arc<Self>, turn: OwnedMutexGuard<()>) -> io::Result<()> {
+        let spool = self.clone();
+        tokio::task::spawn_blocking(move || spool.sync(&turn)).await.map_err(io::Error::other)?
+    }
+
+    fn sync(&self, _turn: &OwnedMutexGuard<()>) -> io::Result<()> {
+        let (volume, (unsynced, written)) = {
+            let mut state = self.state.wait();
+            if state.log.synced == state.log.written {
+                return Ok(());
+            }
+            (state.log.volume.clone(), state.log.take_unsynced())
+        };
+        let synced = unsynced.sync(&*volume);
+        self.state.wait().synced(written, synced.is_ok());
+        synced
     }
 
     fn publish(&self, acknowledged: u64) {

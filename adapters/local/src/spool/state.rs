@@ -10,6 +10,7 @@ use super::{
     record::{self, Intent},
     recovery,
     tail::Tail,
+    unsynced::Durability,
 };
 
 /// What is kept free for the close of each open request.
@@ -33,11 +34,19 @@ pub(super) struct State {
     pub(super) ballast: Ballast,
     /// Closes that found no room on the disk, ever.
     pub(super) refused_closes: u64,
+    /// Whether the disk refused the last request.
+    pub(super) is_in_trouble: bool,
+    /// Until so many records are safe, no segment is deleted: what is still open in them was copied.
+    pub(super) copied: u64,
 }
 
 pub(super) struct Opened {
     segment: u64,
     intent: Intent,
+    /// How many records there were with the newest that declares it.
+    written: u64,
+    /// The sync failed that should have made that record safe.
+    is_unsafe: bool,
 }
 
 pub(super) struct Unwritten {
@@ -46,6 +55,15 @@ pub(super) struct Unwritten {
     request: RequestId,
     frame: Vec<u8>,
     count: u64,
+}
+
+/// What came of tidying up once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pruned {
+    Nothing,
+    Deleted,
+    /// Something can be deleted after a sync.
+    Unsynced,
 }
 
 impl State {
@@ -57,15 +75,48 @@ impl State {
         if !self.unwritten.is_empty() || self.used_with(1) > self.capacity {
             return Err(JournalError::Full);
         }
-        self.log.append(frame).map_err(|error| match error.kind() {
+        let written = match self.log.append(frame) {
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => self.log.append(frame), // in another segment
+            written => written,
+        };
+        self.is_in_trouble = written.is_err();
+        written.map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 JournalError::Full
             }
             _ => JournalError::Io(error.into()),
         })?;
         let intent = Intent { bound: bound.clone(), checkpoint: None };
-        self.open.insert(bound.request, Opened { segment: self.log.current_segment(), intent });
+        let (segment, written) = (self.log.current_segment(), self.log.written);
+        self.open.insert(bound.request, Opened { segment, intent, written, is_unsafe: false });
         Ok(())
+    }
+
+    /// Whether a request that was opened would survive the loss of power. `None`: not yet.
+    pub(super) fn is_safe(&self, request: RequestId) -> Option<Result<(), JournalError>> {
+        match self.open.get(&request) {
+            Some(opened) if opened.is_unsafe => {
+                Some(Err(JournalError::Io("the disk could not make the request safe against the loss of power".into())))
+            }
+            Some(opened) => (opened.written <= self.log.synced).then_some(Ok(())),
+            None => Some(Ok(())), // it has ended
+        }
+    }
+
+    /// A sync of everything up to so many records has ended.
+    pub(super) fn synced(&mut self, written: u64, is_safe: bool) {
+        let before = self.log.synced;
+        self.log.synced = before.max(written);
+        if is_safe {
+            return;
+        }
+        // The kernel does not try these pages again, and the next sync of the same file may succeed without them.
+        self.log.seal(false);
+        let oldest = self.log.segments.front().map_or(0, |segment| segment.number);
+        for opened in self.open.values_mut().filter(|opened| opened.written > before && opened.written <= written) {
+            opened.is_unsafe = true;
+            opened.segment = oldest; // that has to be copied again before a segment is deleted
+        }
     }
 
     pub(super) fn checkpoint(&mut self, frame: &[u8], checkpoint: &Checkpoint) {
@@ -97,9 +148,22 @@ impl State {
             let event = intent.clone().lost();
             let request = event.request;
             tracing::warn!(%request, source = ?event.usage_source, "a request was lost with its process: it is charged");
-            self.open.insert(request, Opened { segment: opened_in, intent });
+            self.open.insert(request, Opened { segment: opened_in, intent, written: 0, is_unsafe: false });
             self.close(record::close_frame(request, &[event]), request, 1);
         }
+    }
+
+    /// Asks a disk that refused the last request whether it would take one now: nobody may come to find out while we say
+    /// that we can't serve.
+    pub(super) fn probe(&mut self) {
+        if self.is_in_trouble {
+            self.is_in_trouble = self.log.append(&record::blank_frame()).is_err();
+        }
+    }
+
+    /// Why no request can be opened now.
+    pub(super) fn is_refusing(&self) -> bool {
+        self.fenced || self.is_in_trouble || !self.unwritten.is_empty() || self.used_with(1) > self.capacity
     }
 
     /// Tries again what the disk refused, in order.
@@ -115,22 +179,27 @@ impl State {
     }
 
     /// Deletes the oldest segment if the ledger has had it for so long that it will not lose it again, or at once when space
-    /// is short. Requests that are still open in it are copied to the newest. Whether it was deleted.
-    pub(super) fn prune(&mut self, retention: Duration, is_retiring: bool) -> io::Result<bool> {
+    /// is short. Requests that are still open in it are copied to the newest.
+    pub(super) fn prune(&mut self, retention: Duration, is_retiring: bool) -> io::Result<Pruned> {
         let now = self.log.clock.monotonic();
         self.note_drained(now);
-        let Some(oldest) = self.log.segments.front() else { return Ok(false) };
+        let Some(oldest) = self.log.segments.front() else { return Ok(Pruned::Nothing) };
         let number = oldest.number;
-        let is_short = !self.unwritten.is_empty() || self.log.used.load(Ordering::Relaxed) > self.capacity / 2;
+        let is_short = self.is_in_trouble
+            || !self.unwritten.is_empty()
+            || self.log.used.load(Ordering::Relaxed) > self.capacity / 2;
         let has_aged = oldest.drained_at.is_some_and(|at| is_short || now.saturating_sub(at) >= retention);
         let is_last = self.log.segments.len() == 1;
         let is_needed = self.unwritten.iter().any(|close| close.opened_in == number);
         if !has_aged || is_needed || is_last && !(is_retiring && self.open.is_empty()) {
-            return Ok(false);
+            return Ok(Pruned::Nothing);
         }
         self.copy_open(|opened| opened.segment == number)?;
+        if self.log.durability == Durability::PowerSafe && self.copied > self.log.synced {
+            return Ok(Pruned::Unsynced);
+        }
         self.log.remove_first()?;
-        Ok(true)
+        Ok(Pruned::Deleted)
     }
 
     /// The ledger has all events before `to`.
@@ -176,6 +245,11 @@ impl State {
             self.log.append_close(&mut record::close_frame_of(closed), closed.count)?;
         }
         self.copy_open(|_| true)?;
+        let (unsynced, written) = self.log.take_unsynced();
+        if let Err(error) = unsynced.sync(&*self.log.volume) {
+            self.synced(written, false);
+            return Err(error);
+        }
         for _ in 0..old {
             self.log.remove_first()?;
         }
@@ -227,8 +301,16 @@ impl State {
 
     fn copy_open(&mut self, which: impl Fn(&Opened) -> bool) -> io::Result<()> {
         for opened in self.open.values_mut().filter(|opened| which(opened)) {
-            self.log.append(&record::copy_frame(&opened.intent))?;
+            let frame = record::copy_frame(&opened.intent);
+            if let Err(error) = self.log.append(&frame) {
+                if self.ballast.delete().is_err() {
+                    return Err(error);
+                }
+                self.log.append(&frame)?; // what is deleted then is more
+            }
             opened.segment = self.log.current_segment();
+            opened.written = self.log.written;
+            self.copied = self.log.written;
         }
         Ok(())
     }

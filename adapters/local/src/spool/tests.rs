@@ -31,14 +31,19 @@ use super::{
 };
 use crate::{Drainer, OsSecrets, UuidV7Ids};
 
+mod adoption;
+mod crashes;
 mod faults;
 mod life;
+mod power;
+mod stalls;
 
 const OPTIONS: SpoolOptions = SpoolOptions {
     capacity: 1 << 20,
     segment_bytes: 8 << 20,
     retention: Duration::from_secs(600),
     ballast_bytes: 4096,
+    durability: Durability::ProcessSafe,
 };
 
 /// A data directory.
@@ -88,6 +93,16 @@ impl Place {
         let opened = SpoolJournal::open_on(&self.volume, &self.data.path().join("spool"), self.options, &clock, &ids);
         let (journal, drainer) = opened.unwrap();
         Running { journal, drainer }
+    }
+
+    /// A sync that nobody waits for any more still holds the directory of a process that was dropped.
+    fn wait_until_released(&self) {
+        for directory in fs::read_dir(self.data.path().join("spool")).into_iter().flatten() {
+            let lock = fs::File::options().write(true).open(directory.unwrap().path().join("lock"));
+            while lock.as_ref().is_ok_and(|lock| lock.try_lock().is_err()) {
+                std::thread::yield_now();
+            }
+        }
     }
 
     /// The segments of all spools, oldest first.
@@ -168,6 +183,33 @@ fn corrupt_files(path: &Path) -> usize {
 }
 
 usage_journal_contract!(Place);
+
+mod power_safe {
+    use super::*;
+
+    struct PowerSafe(Place);
+
+    impl Harness for PowerSafe {
+        fn fresh() -> Self {
+            Self(Place::with(SpoolOptions { durability: Durability::PowerSafe, ..OPTIONS }))
+        }
+
+        fn with_capacity(capacity: u64) -> Self {
+            Self(Place::with(SpoolOptions { durability: Durability::PowerSafe, capacity, ..OPTIONS }))
+        }
+
+        fn start(&self) -> Box<dyn Process> {
+            self.0.wait_until_released();
+            self.0.start()
+        }
+
+        fn torn_copies(&self) -> impl Iterator<Item = Self> {
+            self.0.torn_copies().map(Self)
+        }
+    }
+
+    usage_journal_contract!(PowerSafe);
+}
 
 /// `cargo test --release -p ai4free-local -- --ignored --nocapture costs` prints what a request costs.
 #[tokio::test]

@@ -5,11 +5,14 @@ use std::{
     sync::Mutex,
 };
 
-use super::{segment::SegmentFile, *};
+use super::{
+    segment::{SegmentFile, Syncable},
+    *,
+};
 
 /// What a disk does at the next writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trouble {
+pub(super) enum Trouble {
     None,
     /// Writes nothing.
     Error(ErrorKind),
@@ -34,7 +37,7 @@ struct BadFile {
 
 impl BadDisk {
     /// What the next writes do, the first first.
-    fn plan(&self, troubles: &[Trouble]) {
+    pub(super) fn plan(&self, troubles: &[Trouble]) {
         *self.script.lock().unwrap() = troubles.iter().rev().copied().collect();
     }
 
@@ -56,6 +59,10 @@ impl Volume for BadVolume {
     fn create(&self, path: &Path) -> io::Result<Box<dyn SegmentFile>> {
         Ok(Box::new(BadFile { file: FileSystem.create(path)?, disk: self.0.clone(), is_stuck: false }))
     }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        FileSystem.sync_directory(path)
+    }
 }
 
 impl SegmentFile for BadFile {
@@ -74,6 +81,10 @@ impl SegmentFile for BadFile {
     fn truncate(&mut self, length: u64) -> io::Result<()> {
         if self.is_stuck { Err(ErrorKind::Other.into()) } else { self.file.truncate(length) }
     }
+
+    fn syncable(&self) -> Arc<dyn Syncable> {
+        self.file.syncable()
+    }
 }
 
 pub(super) fn on_bad_disk() -> (Place, Arc<BadDisk>) {
@@ -90,7 +101,6 @@ fn ballast(place: &Place) -> bool {
 async fn an_open_that_can_not_be_written_is_refused_and_leaves_nothing_behind() {
     for (trouble, is_full) in [
         (Trouble::Error(ErrorKind::StorageFull), true),
-        (Trouble::Error(ErrorKind::FileTooLarge), true),
         (Trouble::Short(40), true),
         (Trouble::Stuck(40), true),
         (Trouble::Error(ErrorKind::PermissionDenied), false),
@@ -106,6 +116,58 @@ async fn an_open_that_can_not_be_written_is_refused_and_leaves_nothing_behind() 
         drop(running);
         assert_eq!(drained(&place.run()).await, charges([1, 3]), "{trouble:?}");
     }
+}
+
+/// `ulimit -f`.
+#[tokio::test]
+async fn a_file_that_is_too_long_is_followed_by_another_and_a_disk_that_takes_no_file_refuses() {
+    let (place, disk) = on_bad_disk();
+    let running = place.run();
+    serve(&*running.journal, 1);
+    disk.plan(&[Trouble::Error(ErrorKind::FileTooLarge)]);
+    serve(&*running.journal, 2);
+    assert_eq!(place.segments().len(), 2);
+    disk.plan(&[Trouble::Error(ErrorKind::FileTooLarge); 2]);
+    assert!(matches!(running.journal.open(&bound(3)), Err(JournalError::Full)));
+    serve(&*running.journal, 4);
+    assert_eq!(drained(&running).await, charges([1, 2, 4]));
+}
+
+#[tokio::test]
+async fn a_disk_that_refuses_every_write_is_not_littered_with_empty_files() {
+    let (place, disk) = on_bad_disk();
+    let running = place.run();
+    serve(&*running.journal, 1);
+    for number in 2..20 {
+        disk.plan(&[Trouble::Error(ErrorKind::PermissionDenied), Trouble::Error(ErrorKind::PermissionDenied)]);
+        assert!(running.journal.open(&bound(number)).is_err());
+        disk.plan(&[Trouble::None, Trouble::Error(ErrorKind::PermissionDenied)]);
+        assert!(running.journal.open(&bound(number)).is_err());
+    }
+    disk.plan(&[]);
+    assert!(place.segments().len() <= 2, "{:?}", place.segments());
+    serve(&*running.journal, 20);
+    assert_eq!(drained(&running).await, charges([1, 20]));
+}
+
+/// Nobody sends requests to a process that says that it is not ready.
+#[tokio::test]
+async fn a_journal_that_refuses_says_so_and_finds_out_by_itself_that_there_is_room() {
+    let (place, disk) = on_bad_disk();
+    let running = place.run();
+    let ledger = Arc::new(RecordingLedger::default());
+    serve(&*running.journal, 1);
+    running.drain(ledger.clone()).await;
+    assert!(!running.journal.figures().is_refusing);
+    disk.set_full(true);
+    assert!(running.journal.open(&bound(2)).is_err());
+    running.drain(ledger.clone()).await;
+    assert!(running.journal.figures().is_refusing);
+    disk.set_full(false);
+    running.drain(ledger.clone()).await;
+    assert!(!running.journal.figures().is_refusing);
+    drop(running);
+    assert_eq!(drained(&place.run()).await, charges([1]), "what it tried the disk with means nothing");
 }
 
 #[tokio::test]
