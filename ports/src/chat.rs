@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::usage::TokenUsage;
+use crate::{money::PicoUsd, usage::TokenUsage};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChatRequest {
@@ -69,6 +69,8 @@ pub struct ChatReply {
     pub model: String,
     pub choices: Vec<Choice>,
     pub usage: Option<TokenUsage>,
+    /// What the provider says that it cost, where it says so. It is for the ledger and not written to clients.
+    pub provider_cost: Option<PicoUsd>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -125,6 +127,9 @@ pub enum ChatEvent {
         choice: u32,
         reason: FinishReason,
     },
+    /// What the provider says that the reply cost, before the usage that came with it. The last one counts; not written to
+    /// clients.
+    ProviderCost(PicoUsd),
     /// The last one counts.
     Usage(TokenUsage),
     /// The reply is complete. A stream that ends without it was cut.

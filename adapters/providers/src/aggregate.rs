@@ -74,6 +74,7 @@ impl Whole {
                 }
             }
             ChatEvent::Finish { choice, reason } => self.choice(choice).choice.finish = Some(reason),
+            ChatEvent::ProviderCost(cost) => self.reply.provider_cost = Some(cost),
             ChatEvent::Usage(usage) => self.reply.usage = Some(usage),
             ChatEvent::End => self.is_complete = true,
         }

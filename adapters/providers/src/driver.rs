@@ -145,7 +145,7 @@ impl HttpProvider {
         let reply = aggregate(BodyStream(response.into_body()), self.dialect.event_reader()).await?;
         let body = call.request.dialect.encode_reply(&reply);
         let facts = call.request.dialect.inspect_reply(Operation::Chat, &body)?;
-        Ok(whole(body, facts))
+        Ok(whole(body, Facts { provider_cost: reply.provider_cost, ..facts }))
     }
 
     async fn whole_body(&self, call: &Call, outgoing: Outgoing) -> Result<Bytes, ProviderError> {

@@ -10,10 +10,12 @@ use ai4free_contract::llm_provider::{
 };
 use ai4free_ports::{
     error::ProviderErrorKind,
-    llm_provider::{LlmProvider, Reply},
+    llm_provider::{Facts, LlmProvider, Reply},
+    money::PicoUsd,
     provider_settings::{AuthStyle, EndpointStyle, OutputCapField, ProviderSettings, Quirks, RotateOn},
     request::Operation,
 };
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::{
@@ -130,6 +132,44 @@ async fn what_is_only_streamed_is_put_together_for_who_wants_it_whole() {
     let upstream = Upstream::start([cut]).await;
     let error = harness.provider(&upstream.url()).call(chat(&harness, ASK)).await.err().unwrap();
     assert_eq!(error.kind, ProviderErrorKind::Protocol, "half a reply is none");
+}
+
+#[tokio::test]
+async fn what_a_provider_says_that_it_cost_survives_putting_together_and_crossing() {
+    const COST: &str = r#"{"id":"chatcmpl-up","object":"chat.completion.chunk","created":7,"model":"upstream-model","choices":[],"usage":{"prompt_tokens":7,"completion_tokens":3,"cost":1.5e-11}}"#;
+    let streamed = || {
+        let head = vec![wire::stream_head(), wire::chunk(r#"{"content":"Hi"}"#, None), wire::chunk("{}", Some("stop"))];
+        Upstream::start([[head, vec![wire::event(COST), wire::done()]].concat()])
+    };
+    let cost = Some(PicoUsd(15));
+    let stream_only = odd(Quirks { stream_only: true, ..Quirks::default() });
+    let (_, facts) =
+        whole(&stream_only, &*stream_only.provider(&streamed().await.url()), chat(&stream_only, ASK)).await;
+    assert_eq!(facts.provider_cost, cost, "put together");
+    for make in [build as crate::contract_tests::Build, build_probe] {
+        let harness = OverHttp(make, Quirks::default());
+        let Reply::Stream(mut frames) =
+            harness.provider(&streamed().await.url()).call(chat(&harness, ASK_STREAM)).await.unwrap()
+        else {
+            panic!("a whole reply")
+        };
+        let mut facts = Facts::default();
+        while let Some(frame) = frames.next().await {
+            facts.absorb(&frame.unwrap().facts);
+        }
+        assert_eq!(facts.provider_cost, cost, "streamed");
+        let upstream = Upstream::start([wire::json(
+            200,
+            "",
+            &COST.replace(
+                r#""choices":[]"#,
+                r#""choices":[{"index":0,"message":{"role":"assistant","content":"Hi"},"finish_reason":"stop"}]"#,
+            ),
+        )])
+        .await;
+        let (_, facts) = whole(&harness, &*harness.provider(&upstream.url()), chat(&harness, ASK)).await;
+        assert_eq!(facts.provider_cost, cost, "whole");
+    }
 }
 
 #[tokio::test]

@@ -35,6 +35,7 @@ fn events(reply: ChatReply) -> Vec<ChatEvent> {
     for (choice, answer) in (0..).zip(reply.choices) {
         choice_events(choice, answer, &mut events);
     }
+    events.extend(reply.provider_cost.map(ChatEvent::ProviderCost));
     events.extend(reply.usage.map(ChatEvent::Usage));
     events.push(ChatEvent::End);
     events

@@ -1,16 +1,21 @@
 //! Contract of [`Dialect`]: streams survive any cut, round trips lose nothing, and what is not complete never looks so.
 
+mod samples;
+
 use std::sync::Arc;
 
 use ai4free_ports::{
-    chat::{ChatEvent, ChatReply, Choice, FinishReason, ToolCall},
+    chat::{ChatEvent, ChatReply, Choice},
     dialect::{Dialect, ErrorPlace, StreamContext, UpstreamError, WireError},
     error::{ProviderErrorKind, PublicError},
     llm_provider::Facts,
+    money::PicoUsd,
     request::{Edits, InboundRequest, Operation, Rope},
     usage::TokenUsage,
 };
 use bytes::{Bytes, BytesMut};
+
+use self::samples::{conversation, full_usage, replies};
 
 /// A stream as a provider sends it.
 #[derive(Clone, Debug)]
@@ -45,6 +50,7 @@ macro_rules! dialect_contract {
             usage_is_shown_once_and_only_when_it_was_asked_for
             what_is_counted_covers_what_is_read
             written_events_are_read_again
+            a_providers_cost_is_told_and_not_written
             written_events_pass_the_tap_as_they_are
             an_unfinished_choice_is_no_end
             a_reply_survives_encoding
@@ -150,7 +156,7 @@ pub async fn what_was_tapped_reads_as_the_original(harness: &impl Harness) {
             let tapped = tap(&*harness.dialect(), &[&stream.bytes], include_usage);
             let content = |bytes: &[u8]| {
                 let (mut events, _) = read(&*harness.dialect(), &[bytes]);
-                events.retain(|event| !matches!(event, ChatEvent::Usage(_)));
+                events.retain(|event| !matches!(event, ChatEvent::ProviderCost(_) | ChatEvent::Usage(_)));
                 events
             };
             assert_eq!(content(&tapped.bytes), content(&stream.bytes), "{}", stream.name);
@@ -197,6 +203,8 @@ pub async fn what_is_counted_covers_what_is_read(harness: &impl Harness) {
         assert!(tapped.facts.output_bytes <= 2 * read as u64 + 16, "{}: {:?} of {read}", stream.name, tapped.facts);
         let last_usage = events.iter().filter_map(usage_of).next_back();
         assert_eq!(tapped.facts.usage, last_usage, "{}", stream.name);
+        let last_cost = events.iter().filter_map(cost_of).next_back();
+        assert_eq!(tapped.facts.provider_cost, last_cost, "{}", stream.name);
     }
 }
 
@@ -209,6 +217,19 @@ pub async fn written_events_are_read_again(harness: &impl Harness) {
     let (bytes, _) = write(&*harness.dialect(), &conversation(), false);
     let unasked: Vec<_> = conversation().into_iter().filter(|event| usage_of(event).is_none()).collect();
     assert_eq!(read(&*harness.dialect(), &[&bytes]), (unasked, None));
+}
+
+pub async fn a_providers_cost_is_told_and_not_written(harness: &impl Harness) {
+    let cost = PicoUsd(123_456_789);
+    let mut events = conversation();
+    events.insert(events.len() - 2, ChatEvent::ProviderCost(cost));
+    let (bytes, facts) = write(&*harness.dialect(), &events, true);
+    assert_eq!(facts.provider_cost, Some(cost));
+    assert_eq!(text(&bytes), text(&write(&*harness.dialect(), &conversation(), true).0));
+    for reply in replies() {
+        let with_cost = ChatReply { provider_cost: Some(cost), ..reply.clone() };
+        assert_eq!(harness.dialect().encode_reply(&with_cost), harness.dialect().encode_reply(&reply));
+    }
 }
 
 pub async fn written_events_pass_the_tap_as_they_are(harness: &impl Harness) {
@@ -390,59 +411,6 @@ fn write(dialect: &dyn Dialect, events: &[ChatEvent], include_usage: bool) -> (B
     (bytes.freeze(), facts)
 }
 
-/// Everything that a stream can say.
-fn conversation() -> Vec<ChatEvent> {
-    let text = |text: &str| ChatEvent::Text { choice: 0, text: text.into() };
-    vec![
-        ChatEvent::Start { id: "reply-1".into(), created: 1_763_800_000, model: "a \"model\"".into() },
-        ChatEvent::Reasoning { choice: 0, text: "Hm.\n".into() },
-        text("Hel"),
-        text("lo \u{2028} 中 😀 \" \\ data: x\n\n"),
-        ChatEvent::ToolCall { choice: 0, call: 0, id: "call_a".into(), name: "f".into() },
-        ChatEvent::ToolArguments { choice: 0, call: 0, fragment: "{\"a\":".into() },
-        ChatEvent::Refusal { choice: 1, text: "No.".into() },
-        ChatEvent::ToolArguments { choice: 0, call: 0, fragment: "1}".into() },
-        ChatEvent::ToolCall { choice: 0, call: 1, id: "call_b".into(), name: "g".into() },
-        ChatEvent::ToolArguments { choice: 0, call: 1, fragment: "not json".into() },
-        ChatEvent::Finish { choice: 0, reason: FinishReason::ToolCalls },
-        ChatEvent::Finish { choice: 1, reason: FinishReason::ContentFilter },
-        ChatEvent::Usage(full_usage()),
-        ChatEvent::End,
-    ]
-}
-
-fn full_usage() -> TokenUsage {
-    TokenUsage {
-        input: 10,
-        cache_read: 20,
-        cache_write: 30,
-        output: 40,
-        reasoning: 50,
-        audio_in: 0,
-        audio_out: 0,
-        images: 0,
-    }
-}
-
-fn replies() -> Vec<ChatReply> {
-    let reply =
-        |choices, usage| ChatReply { id: "reply-1".into(), created: 1_763_800_000, model: "m".into(), choices, usage };
-    let call = |id: &str| ToolCall { id: id.into(), name: "f".into(), arguments: "{\"a\": 1".into() };
-    let plain = Choice { text: Some("Hi \u{0} \"".into()), finish: Some(FinishReason::Stop), ..Choice::default() };
-    let calls = Choice {
-        reasoning: Some("Hm".into()),
-        tool_calls: vec![call("call_a"), call("call_b")],
-        finish: Some(FinishReason::ToolCalls),
-        ..Choice::default()
-    };
-    let refused = Choice { refusal: Some("No".into()), finish: Some(FinishReason::Length), ..Choice::default() };
-    vec![
-        reply(vec![plain.clone()], Some(full_usage())),
-        reply(vec![calls, refused, plain.clone()], Some(TokenUsage::default())),
-        reply(vec![Choice { text: Some(String::new()), finish: Some(FinishReason::ContentFilter), ..plain }], None),
-    ]
-}
-
 fn finished_choice(event: &ChatEvent) -> Option<u32> {
     match event {
         ChatEvent::Finish { choice, .. } => Some(*choice),
@@ -453,6 +421,13 @@ fn finished_choice(event: &ChatEvent) -> Option<u32> {
 fn usage_of(event: &ChatEvent) -> Option<TokenUsage> {
     match event {
         ChatEvent::Usage(usage) => Some(*usage),
+        _ => None,
+    }
+}
+
+fn cost_of(event: &ChatEvent) -> Option<PicoUsd> {
+    match event {
+        ChatEvent::ProviderCost(cost) => Some(*cost),
         _ => None,
     }
 }

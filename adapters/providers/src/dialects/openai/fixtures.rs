@@ -32,11 +32,13 @@ pub(super) fn complete() -> Vec<Recorded> {
         "openai_tools_parallel.sse"
         "openai_two_choices.sse"
         "openrouter.sse"
+        "perplexity.sse"
         "python_spaces.sse"
         "tools_all_index_zero.sse"
         "tools_with_gaps.sse"
         "tools_without_index.sse"
         "vllm_usage_in_every_chunk.sse"
+        "xai.sse"
     ];
     for (name, line_end) in [("framing, CRLF", "\r\n"), ("framing, CR", "\r")] {
         streams.push(Recorded { name, bytes: with_line_ends(fixture!("framing.sse"), line_end) });

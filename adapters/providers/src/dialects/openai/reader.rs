@@ -42,6 +42,7 @@ impl OpenAiReader {
         }
         let choices = chunk.get("choices").and_then(Value::as_array).into_iter().flatten();
         choices.filter_map(Value::as_object).for_each(|choice| read_choice(choice, out));
+        out.extend(facts.provider_cost.map(ChatEvent::ProviderCost));
         if let Some(usage) = facts.usage {
             out.push(ChatEvent::Usage(usage));
         }

@@ -57,13 +57,14 @@ pub(super) fn decode(body: &[u8]) -> Result<ChatReply, ProviderError> {
     let choices = reply.get("choices").and_then(Value::as_array).filter(|choices| !choices.is_empty());
     let choices = choices.ok_or_else(|| protocol("a reply without choices"))?;
     let text = |name: &str| reply.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let envelope: Envelope<'_> = serde_json::from_slice(body).unwrap_or_default();
+    let reported = serde_json::from_slice::<Envelope<'_>>(body).unwrap_or_default().read();
     Ok(ChatReply {
         id: text("id"),
         created: reply.get("created").and_then(Value::as_i64).unwrap_or(0),
         model: text("model"),
         choices: choices.iter().map(decode_choice).collect(),
-        usage: envelope.read().usage,
+        usage: reported.usage,
+        provider_cost: reported.cost,
     })
 }
 

@@ -3,8 +3,10 @@
 //! - DeepSeek counts cache hits beside the details (`prompt_cache_hit_tokens`):
 //!   <https://api-docs.deepseek.com/guides/kv_cache>.
 //! - Groq's streams carry usage in `x_groq`: <https://console.groq.com/docs/api-reference>.
-//! - OpenRouter adds the cost in US dollars: <https://openrouter.ai/docs/use-cases/usage-accounting>.
-//! - xAI counts reasoning beside `completion_tokens`, not in it: only the total tells.
+//! - OpenRouter adds the cost in US dollars: <https://openrouter.ai/docs/use-cases/usage-accounting>. Perplexity adds an object
+//!   of its parts: <https://docs.perplexity.ai/api-reference/chat-completions-post>.
+//! - xAI counts reasoning beside `completion_tokens`, not in it: only the total tells. It adds the cost in ticks of 1e-10 US
+//!   dollars: <https://docs.x.ai/developers/cost-tracking>.
 
 use ai4free_ports::{money::PicoUsd, usage::TokenUsage};
 use serde::Deserialize;
@@ -29,7 +31,19 @@ struct Groq<'a> {
 struct Cost<'a> {
     #[serde(borrow)]
     cost: Option<&'a RawValue>,
+    #[serde(borrow)]
+    cost_in_usd_ticks: Option<&'a RawValue>,
 }
+
+#[derive(Deserialize)]
+struct CostOfParts<'a> {
+    #[serde(borrow)]
+    total_cost: Option<&'a RawValue>,
+}
+
+/// Decimals of an amount in US dollars, and of one in xAI's ticks, that make it pico-USD.
+const DOLLAR: i32 = 12;
+const TICK: i32 = 2;
 
 /// What a provider said that a reply consumed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,8 +59,17 @@ impl Envelope<'_> {
             return Reported::default();
         };
         let usage = serde_json::from_str(written.get()).ok().and_then(|usage| tokens(&usage));
-        let cost = serde_json::from_str::<Cost<'_>>(written.get()).ok().and_then(|cost| pico_usd(cost.cost?.get()));
+        let cost = serde_json::from_str::<Cost<'_>>(written.get()).ok().and_then(|cost| cost.read());
         Reported { usage, cost }
+    }
+}
+
+impl Cost<'_> {
+    fn read(&self) -> Option<PicoUsd> {
+        let of_parts = |written| serde_json::from_str::<CostOfParts<'_>>(written).ok()?.total_cost;
+        let in_dollars = self.cost.map(|cost| of_parts(cost.get()).unwrap_or(cost));
+        let in_dollars = in_dollars.and_then(|cost| pico_usd(cost.get(), DOLLAR));
+        in_dollars.or_else(|| pico_usd(self.cost_in_usd_ticks?.get(), TICK))
     }
 }
 
@@ -126,9 +149,9 @@ fn count(usage: &Value, path: &[&str]) -> Option<u64> {
     Some(whole.parse().unwrap_or(0))
 }
 
-/// A decimal number of US dollars, read digit by digit. `None`: negative, too large, or not a number. What is smaller than the
-/// unit is cut off.
-fn pico_usd(written: &str) -> Option<PicoUsd> {
+/// A decimal number of a unit that is 10 to the `magnitude` pico-USD, read digit by digit. `None`: negative, too large, or not
+/// a number. What is smaller than a pico-USD is cut off.
+fn pico_usd(written: &str, magnitude: i32) -> Option<PicoUsd> {
     let (digits, exponent) = match written.split_once(['e', 'E']) {
         Some((digits, exponent)) => (digits, exponent.parse::<i32>().ok()?),
         None => (written, 0),
@@ -139,7 +162,7 @@ fn pico_usd(written: &str) -> Option<PicoUsd> {
     for digit in whole.chars().chain(fraction.chars()) {
         amount = amount.checked_mul(10)?.checked_add(i128::from(digit.to_digit(10)?))?;
     }
-    let shift = exponent.checked_add(12)?.checked_sub(places)?;
+    let shift = exponent.checked_add(magnitude)?.checked_sub(places)?;
     let factor = 10_i128.checked_pow(shift.unsigned_abs());
     let amount = match (shift >= 0, factor) {
         (true, Some(factor)) => amount.checked_mul(factor)?,
@@ -208,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_cost_is_read_to_the_last_digit() {
-        let cost = |text| pico_usd(text).map(|amount| amount.0);
+        let cost = |text| pico_usd(text, DOLLAR).map(|amount| amount.0);
         assert_eq!(cost("0.00014"), Some(140_000_000));
         assert_eq!(cost("1.4e-5"), Some(14_000_000));
         assert_eq!(cost("0.000000000001"), Some(1));
@@ -219,6 +242,19 @@ mod tests {
         for refused in ["-1", "1e9", "1e400", "null", "\"1\"", "{}"] {
             assert_eq!(cost(refused), None, "{refused}");
         }
-        assert_eq!(read(r#"{"usage":{"total_tokens":3,"cost":0.1}}"#).cost, Some(PicoUsd(100_000_000_000)));
+    }
+
+    #[test]
+    fn each_vendors_cost_is_found() {
+        let cost = |usage| read(&format!("{{\"usage\":{{\"total_tokens\":3,{usage}}}}}")).cost.map(|cost| cost.0);
+        assert_eq!(cost(r#""cost":0.1"#), Some(100_000_000_000));
+        let parts = r#""cost":{"input_tokens_cost":2e-6,"output_tokens_cost":0.0005,"request_cost":0.006,"total_cost":0.006502}"#;
+        assert_eq!(cost(parts), Some(6_502_000_000));
+        assert_eq!(cost(r#""cost_in_usd_ticks":37756000"#), Some(3_775_600_000));
+        for unknown in
+            [r#""cost":null"#, r#""cost":{}"#, r#""cost":{"total_cost":null}"#, r#""cost":"free""#, r#""cost":-1"#]
+        {
+            assert_eq!(cost(unknown), None, "{unknown}");
+        }
     }
 }

@@ -97,6 +97,7 @@ impl EventWriter for OpenAiWriter {
                 self.unfinished.remove(choice);
                 Facts { finished: self.unfinished.is_empty(), ..Facts::default() }
             }
+            ChatEvent::ProviderCost(cost) => Facts { provider_cost: Some(*cost), ..Facts::default() },
             ChatEvent::Usage(usage) => {
                 self.usage = Some(*usage);
                 Facts { usage: self.usage, ..Facts::default() }

@@ -1,3 +1,5 @@
+use ai4free_ports::money::PicoUsd;
+
 use super::*;
 use crate::dialects::openai::fixtures::fixture;
 
@@ -18,6 +20,16 @@ fn a_reply_of_images_counts_them() {
     assert!(inspect(Operation::ImageGeneration, fixture!("reply.json")).is_err());
     let bare = inspect(Operation::ImageGeneration, br#"{"created":1,"data":[{"url":"https://x"}]}"#).unwrap();
     assert_eq!(bare.usage, Some(TokenUsage { images: 1, ..TokenUsage::default() }));
+}
+
+#[test]
+fn what_a_provider_says_that_a_reply_cost_is_kept_to_the_last_digit() {
+    let cost = Some(PicoUsd(204_000_100));
+    assert_eq!(inspect(Operation::Chat, fixture!("reply_openrouter.json")).unwrap().provider_cost, cost);
+    assert_eq!(decode(fixture!("reply_openrouter.json")).unwrap().provider_cost, cost);
+    let images = br#"{"data":[{"url":"https://x"}],"usage":{"cost_in_usd_ticks":200000000}}"#;
+    let facts = inspect(Operation::ImageGeneration, images).unwrap();
+    assert_eq!(facts.provider_cost, Some(PicoUsd(20_000_000_000)));
 }
 
 #[test]
@@ -53,7 +65,14 @@ fn a_reply_is_written_as_openai_writes_it() {
     let choice =
         Choice { text: Some("Hi".into()), finish: Some(ai4free_ports::chat::FinishReason::Stop), ..Choice::default() };
     let usage = Some(TokenUsage { input: 3, output: 1, ..TokenUsage::default() });
-    let reply = ChatReply { id: "chatcmpl-1".into(), created: 1, model: "m".into(), choices: vec![choice], usage };
+    let reply = ChatReply {
+        id: "chatcmpl-1".into(),
+        created: 1,
+        model: "m".into(),
+        choices: vec![choice],
+        usage,
+        provider_cost: None,
+    };
     let expected = r#"{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"Hi","refusal":null},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}}"#;
     assert_eq!(encode(&reply), expected);
 }

@@ -116,6 +116,18 @@ fn usage_comes_between_the_finish_and_the_end() {
 }
 
 #[test]
+fn what_a_provider_says_that_a_stream_cost_is_kept_to_the_last_digit() {
+    for (stream, cost) in [
+        (&fixture!("openrouter.sse")[..], 140_000_000),
+        (&fixture!("perplexity.sse")[..], 5_012_000_000),
+        (&fixture!("xai.sse")[..], 204_000_000),
+    ] {
+        let stream = std::str::from_utf8(stream).unwrap();
+        assert_eq!(tapped(stream, false).1.provider_cost.map(|cost| cost.0), Some(cost), "{stream}");
+    }
+}
+
+#[test]
 fn a_dead_stream_never_looks_finished() {
     for (stream, kind) in [
         (framed_text(&[BEGIN]), ProviderErrorKind::Protocol),
