@@ -2,10 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -18,8 +15,8 @@ use ai4free_ports::{
     usage_ledger::{GrantAnswer, GrantRequest, UsageLedger},
 };
 use futures_util::{
-    future::try_join_all,
-    lock::{Mutex as AsyncMutex, MutexGuard},
+    FutureExt,
+    future::{BoxFuture, Shared, WeakShared, try_join_all},
 };
 
 use crate::application::failure::{Failure, Unavailable};
@@ -29,27 +26,28 @@ use crate::application::failure::{Failure, Unavailable};
 const SHARED_SHARE: u32 = 4;
 /// Another replica may have been told of its grant and not have passed it on yet. After this it has lost it.
 const ON_ITS_WAY: Duration = Duration::from_millis(50);
-/// Flights that are remembered before those that have ended are looked for.
+/// Budgets that are remembered to be asked for before those that have been answered are looked for.
 const TIDY_ABOVE: usize = 256;
 
 pub struct Grants {
-    limiter: Arc<dyn RateLimiter>,
-    ledger: Arc<dyn UsageLedger>,
-    timer: Arc<dyn Timer>,
+    desk: Arc<Desk>,
     spawner: Arc<dyn TaskSpawner>,
-    /// A process by itself is granted one part in so many: 1 where there is only one.
-    process_share: u32,
-    flights: Mutex<HashMap<Budgeted, Weak<Flight>>>,
+    /// What is being asked for now.
+    asking: Mutex<HashMap<Budgeted, WeakShared<Asking>>>,
 }
 
 /// A scope and the start of a window.
 type Budgeted = (Scope, Timestamp);
 
-/// One budget asks the ledger once at a time, whoever waits.
-#[derive(Default)]
-struct Flight {
-    asking: AsyncMutex<()>,
-    answers: AtomicU64,
+type Asking = BoxFuture<'static, Result<(), Unavailable>>;
+
+/// Who asks, and whom.
+struct Desk {
+    limiter: Arc<dyn RateLimiter>,
+    ledger: Arc<dyn UsageLedger>,
+    timer: Arc<dyn Timer>,
+    /// A process by itself is granted one part in so many: 1 where there is only one.
+    process_share: u32,
 }
 
 impl Grants {
@@ -61,7 +59,8 @@ impl Grants {
         spawner: Arc<dyn TaskSpawner>,
         process_share: u32,
     ) -> Self {
-        Self { limiter, ledger, timer, spawner, process_share, flights: Mutex::default() }
+        let desk = Arc::new(Desk { limiter, ledger, timer, process_share });
+        Self { desk, spawner, asking: Mutex::default() }
     }
 
     /// Asks the ledger for all that is needed. Then it is worth reserving again: there is more, or there will be none.
@@ -71,54 +70,47 @@ impl Grants {
         needed: &[NeededGrant],
         money: &[MoneyClaim],
     ) -> Result<(), Failure> {
-        let asked = needed.iter().filter_map(|need| Some((money.get(need.claim)?, need.granted)));
-        try_join_all(asked.map(|(claim, granted)| self.provide_one(holder, claim, granted))).await.map(|_| ())
+        let needed = needed.iter().filter_map(|need| Some((money.get(need.claim)?, need.granted)));
+        let asked = try_join_all(needed.map(|(claim, known)| self.ask(holder, claim, known))).await;
+        asked.map(|_| ()).map_err(Failure::unavailable)
     }
 
     /// Asks in the background for more where half is used, so that the next requests need not wait.
-    pub(super) fn prefetch(self: &Arc<Self>, holder: Holder, money: &[MoneyClaim], standings: &[GrantStanding]) {
+    pub(super) fn prefetch(&self, holder: Holder, money: &[MoneyClaim], standings: &[GrantStanding]) {
         for (claim, standing) in money.iter().zip(standings) {
             let is_half_used = standing.used().0 * 2 > standing.granted.0;
             let there_is_more = standing.granted.0 + standing.elsewhere.0 < claim.limit.0;
-            if !is_half_used || !there_is_more || claim.is_top_up {
-                continue;
-            }
-            let flight = self.flight(claim);
-            if flight.asking.try_lock().is_none() {
-                continue;
-            }
-            let (grants, claim, granted) = (self.clone(), claim.clone(), standing.granted);
-            self.spawner.spawn(Box::pin(async move {
+            if is_half_used && there_is_more && !claim.is_top_up {
                 // A failure is found again by the request that needs the grant, and told to its client.
-                let _ = grants.provide_one(holder, &claim, Some(granted)).await;
-            }));
+                drop(self.ask(holder, claim, Some(standing.granted)));
+            }
         }
     }
 
-    async fn provide_one(
-        &self,
-        holder: Holder,
-        claim: &MoneyClaim,
-        granted: Option<PicoUsdSum>,
-    ) -> Result<(), Failure> {
-        let flight = self.flight(claim);
-        let before = flight.answers.load(Ordering::Acquire);
-        let asking = flight.asking.lock().await;
-        if flight.answers.load(Ordering::Acquire) != before {
-            return Ok(()); // somebody else has asked while we waited
+    /// Once at a time for each budget, whoever waits. It goes on when nobody waits any more: a grant that is recorded has to
+    /// reach the limiter.
+    fn ask(&self, holder: Holder, claim: &MoneyClaim, known: Option<PicoUsdSum>) -> Shared<Asking> {
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = (claim.scope.clone(), claim.window.start);
+        let running = asking.get(&place).and_then(WeakShared::upgrade).filter(|running| running.peek().is_none());
+        if let Some(running) = running {
+            return running;
         }
-        let asked = self.ask(&asking, holder, claim, granted).await;
-        flight.answers.fetch_add(1, Ordering::Release);
-        asked
+        if asking.len() > TIDY_ABOVE {
+            asking.retain(|_, running| running.upgrade().is_some());
+        }
+        let (desk, claim) = (self.desk.clone(), claim.clone());
+        let fresh = async move { desk.ask(holder, &claim, known).await }.boxed().shared();
+        if let Some(weak) = fresh.downgrade() {
+            asking.insert(place, weak);
+        }
+        self.spawner.spawn(Box::pin(fresh.clone().map(drop)));
+        fresh
     }
+}
 
-    async fn ask(
-        &self,
-        _: &MutexGuard<'_, ()>,
-        holder: Holder,
-        claim: &MoneyClaim,
-        known: Option<PicoUsdSum>,
-    ) -> Result<(), Failure> {
+impl Desk {
+    async fn ask(&self, holder: Holder, claim: &MoneyClaim, known: Option<PicoUsdSum>) -> Result<(), Unavailable> {
         let request = GrantRequest {
             scope: claim.scope.clone(),
             window: claim.window,
@@ -129,48 +121,37 @@ impl Grants {
                 Holder::Shared(_) => SHARED_SHARE,
                 Holder::Process { .. } => self.process_share,
             },
+            is_first: known.is_none(),
         };
         let answer = self.ledger.grant(&request).await.map_err(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "the ledger gives no grant");
-            Failure::unavailable(Unavailable::UsageLedger)
+            Unavailable::UsageLedger
         })?;
-        let GrantAnswer::Granted { before, granted, elsewhere } = answer else {
-            return Ok(self.limiter.forget(holder).await?);
-        };
-        if known.is_none() && before > PicoUsdSum::default() && self.has_lost(claim).await? {
-            tracing::error!(%holder, scope = claim.scope.name(), "the limiter has lost a grant that the ledger recorded");
-            return Ok(self.limiter.forget(holder).await?);
-        }
-        let grant = Grant {
-            scope: request.scope,
-            window: request.window,
-            holder,
-            granted,
-            elsewhere,
-            is_final: granted.0 + elsewhere.0 >= claim.limit.0,
-        };
-        Ok(self.limiter.grant(&grant).await?)
-    }
-
-    /// Whether nobody brings the grant that was recorded before.
-    async fn has_lost(&self, claim: &MoneyClaim) -> Result<bool, LimiterDown> {
-        if self.limiter.standing(&claim.scope, &claim.window).await?.is_some() {
-            return Ok(false);
-        }
-        self.timer.sleep(ON_ITS_WAY).await;
-        Ok(self.limiter.standing(&claim.scope, &claim.window).await?.is_none())
-    }
-
-    fn flight(&self, claim: &MoneyClaim) -> Arc<Flight> {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if flights.len() > TIDY_ABOVE {
-            flights.retain(|_, flight| flight.strong_count() > 0);
-        }
-        let known = flights.entry((claim.scope.clone(), claim.window.start)).or_default();
-        known.upgrade().unwrap_or_else(|| {
-            let fresh = Arc::new(Flight::default());
-            *known = Arc::downgrade(&fresh);
-            fresh
+        let deal = self.deal(request, answer);
+        deal.await.map_err(|error| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "a grant does not reach the limiter");
+            Unavailable::RateLimiter
         })
+    }
+
+    async fn deal(&self, request: GrantRequest, answer: GrantAnswer) -> Result<(), LimiterDown> {
+        let GrantRequest { scope, window, holder, limit, is_first, .. } = request;
+        let GrantAnswer::Granted { before, granted, elsewhere } = answer else {
+            return self.limiter.forget(holder).await;
+        };
+        if is_first && before > PicoUsdSum::default() {
+            // Recorded before, and the limiter did not know: another replica is bringing it, or it is lost.
+            if self.limiter.standing(&scope, &window).await?.is_some() {
+                return Ok(());
+            }
+            self.timer.sleep(ON_ITS_WAY).await;
+            if self.limiter.standing(&scope, &window).await?.is_some() {
+                return Ok(());
+            }
+            tracing::error!(%holder, scope = scope.name(), "the limiter has lost a grant that the ledger recorded");
+            return self.limiter.forget(holder).await;
+        }
+        let is_final = granted.0 + elsewhere.0 >= limit.0;
+        self.limiter.grant(&Grant { scope, window, holder, granted, elsewhere, is_final }).await
     }
 }
