@@ -131,7 +131,11 @@ fn stream_text(dialect: &Arc<dyn Dialect>, frames: &[Bytes]) -> Result<String, a
                 | ChatEvent::Refusal { text: part, .. }
                 | ChatEvent::ToolArguments { fragment: part, .. }
                 | ChatEvent::ToolCall { name: part, .. } => text.push_str(&part),
-                ChatEvent::Start { .. } | ChatEvent::Finish { .. } | ChatEvent::Usage(_) | ChatEvent::End => {}
+                ChatEvent::Start { .. }
+                | ChatEvent::Finish { .. }
+                | ChatEvent::ProviderCost(_)
+                | ChatEvent::Usage(_)
+                | ChatEvent::End => {}
             }
         }
     }
