@@ -7,13 +7,13 @@ mod gateway;
 
 use std::{collections::HashMap, fs, path::Path, process, sync::Arc};
 
-use ai4free_local::{HmacKeyHasher, MemoryRateLimiter, OsSecrets, Pepper, SystemClock, UuidV7Ids};
+use ai4free_local::{HmacKeyHasher, JiffCalendar, MemoryRateLimiter, OsSecrets, Pepper, SystemClock, UuidV7Ids};
 use ai4free_ports::{
     limits::Limits,
     llm_provider::{Deadlines, LlmProvider},
     provider_settings::{ProviderSettings, Secret, Timeouts},
     rate_limiter::RateLimiter,
-    runtime::{Clock, IdSource},
+    runtime::{Calendar, Clock, IdSource},
 };
 use ai4free_providers::{EchoProvider, Transport};
 use ai4free_redis::{RedisOptions, RedisRateLimiter};
@@ -40,6 +40,12 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Misconfigured(pub String);
+
+/// The time zones that there are, and when the windows of budgets begin in them.
+#[must_use]
+pub fn calendar() -> Arc<dyn Calendar> {
+    Arc::new(JiffCalendar::default())
+}
 
 /// What both the server and the command line stand on.
 struct Base {

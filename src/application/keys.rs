@@ -7,16 +7,17 @@ use ai4free_ports::{
     key::{ApiKey, KeyId, StoredKey},
     key_store::{KeyPage, KeyStore},
     limits::Limits,
-    runtime::{Clock, KeyHasher, SecretSource, Timestamp},
+    runtime::{Calendar, Clock, KeyHasher, SecretSource, Timestamp},
 };
 
-use crate::application::{failure::Failure, policy::PolicySource};
+use crate::application::{failure::Failure, key_budget::BudgetPatch, policy::PolicySource};
 
 pub struct Keys {
     pub store: Arc<dyn KeyStore>,
     pub hasher: Arc<dyn KeyHasher>,
     pub secrets: Arc<dyn SecretSource>,
     pub clock: Arc<dyn Clock>,
+    pub calendar: Arc<dyn Calendar>,
     pub policy: Arc<dyn PolicySource>,
 }
 
@@ -27,7 +28,10 @@ pub struct NewKey {
     pub user_id: Option<String>,
     /// `None`: the configured default plan.
     pub plan: Option<String>,
+    /// Without a budget.
     pub limits: Limits,
+    /// `None`: that of the plan, if it has one.
+    pub budget: Option<BudgetPatch>,
     pub models: Vec<String>,
     pub max_output_tokens: Option<u64>,
     pub expires_at: Option<Timestamp>,
@@ -43,6 +47,7 @@ pub struct KeyPatch {
     pub image_requests_per_minute: Option<Option<u64>>,
     pub tokens_per_minute: Option<Option<u64>>,
     pub max_concurrent_requests: Option<Option<u64>>,
+    pub budget: Option<Option<BudgetPatch>>,
     pub models: Option<Vec<String>>,
     pub max_output_tokens: Option<Option<u64>>,
     pub expires_at: Option<Option<Timestamp>>,
@@ -75,13 +80,14 @@ impl Keys {
         check_expiry(new.expires_at, now)?;
         let plan = new.plan.unwrap_or_else(|| self.policy.current().default_plan.clone().into());
         self.check_plan(&plan)?;
+        let budget = new.budget.map(|budget| budget.over(None, &*self.calendar)).transpose()?;
         let text = ApiKey::generate(&*self.secrets);
         let key = StoredKey {
             id: text.id(),
             name: new.name.into(),
             user_id: new.user_id.map(Into::into),
             plan: plan.into(),
-            limits: new.limits,
+            limits: Limits { budget, ..new.limits },
             models: new.models.into_iter().map(Into::into).collect(),
             max_output_tokens: new.max_output_tokens,
             expires_at: new.expires_at,
@@ -117,7 +123,15 @@ impl Keys {
     /// [`Failure::NotFound`], [`Failure::Request`], [`Failure::Conflict`] after losing several races.
     pub async fn patch(&self, id: &str, patch: &KeyPatch) -> Result<StoredKey, Failure> {
         self.check_patch(patch)?;
-        self.change(id, |key| apply(patch, key)).await
+        self.change(id, |key| {
+            if let Some(budget) = &patch.budget {
+                let budget = budget.as_ref().map(|budget| budget.over(key.limits.budget.as_ref(), &*self.calendar));
+                key.limits.budget = budget.transpose()?;
+            }
+            apply(patch, key);
+            Ok(())
+        })
+        .await
     }
 
     /// Revoking twice is revoking once.
@@ -126,7 +140,11 @@ impl Keys {
     /// [`Failure::NotFound`].
     pub async fn revoke(&self, id: &str) -> Result<StoredKey, Failure> {
         let now = self.clock.now();
-        self.change(id, |key| key.revoked_at = key.revoked_at.or(Some(now))).await
+        self.change(id, |key| {
+            key.revoked_at = key.revoked_at.or(Some(now));
+            Ok(())
+        })
+        .await
     }
 
     /// A new secret under the same id; the old one works on for the grace, and an even older one stops now.
@@ -153,16 +171,21 @@ impl Keys {
                 }
                 key.secrets.insert(0, fresh.clone());
                 key.last4 = text.last4().into();
+                Ok(())
             })
             .await?;
         Ok(IssuedKey { key, text })
     }
 
-    async fn change(&self, id: &str, apply: impl Fn(&mut StoredKey) + Send) -> Result<StoredKey, Failure> {
+    async fn change(
+        &self,
+        id: &str,
+        apply: impl Fn(&mut StoredKey) -> Result<(), RequestError> + Send,
+    ) -> Result<StoredKey, Failure> {
         for _ in 0..RACES {
             let mut key = self.show(id).await?;
             let before = key.clone();
-            apply(&mut key);
+            apply(&mut key)?;
             if key == before {
                 return Ok(key);
             }

@@ -1,6 +1,10 @@
 //! An API key as the command line shows it.
 
-use ai4free_ports::{key::StoredKey, runtime::Timestamp};
+use ai4free_ports::{
+    budget::{Budget, BudgetPeriod},
+    key::StoredKey,
+    runtime::Timestamp,
+};
 use serde_json::{Value, json};
 
 use super::{moment, output::Report};
@@ -46,6 +50,7 @@ pub(super) fn one(key: &StoredKey, now: Timestamp, issued: Option<&str>) -> Repo
         ("image requests per minute", shown(key.limits.image_requests_per_minute)),
         ("tokens per minute", shown(key.limits.tokens_per_minute)),
         ("concurrent requests", shown(key.limits.max_concurrent_requests)),
+        ("budget", key.limits.budget.as_ref().map_or_else(|| "of the plan".to_owned(), budget)),
         ("output tokens", key.max_output_tokens.map_or_else(|| "any".to_owned(), |most| most.to_string())),
         ("created", moment::show(key.created_at)),
         ("expires", key.expires_at.map_or_else(|| "never".to_owned(), moment::show)),
@@ -57,6 +62,15 @@ pub(super) fn one(key: &StoredKey, now: Timestamp, issued: Option<&str>) -> Repo
         rows.push(vec!["API key (shown only now)".to_owned(), text.to_owned()]);
     }
     Report { headers: Vec::new(), rows, json }
+}
+
+/// `5 USD each day (Europe/Berlin)`.
+fn budget(budget: &Budget) -> String {
+    let amount = budget.amount;
+    match budget.period {
+        BudgetPeriod::Total => format!("{amount} USD in total"),
+        period => format!("{amount} USD each {} ({})", period.as_str(), budget.time_zone),
+    }
 }
 
 /// The key object of the API.
@@ -73,7 +87,11 @@ fn object(key: &StoredKey, now: Timestamp) -> Value {
             "tokens_per_minute": key.limits.tokens_per_minute,
             "max_concurrent_requests": key.limits.max_concurrent_requests,
         },
-        "budget": null,
+        "budget": key.limits.budget.as_ref().map(|budget| json!({
+            "amount_usd": budget.amount.to_string(),
+            "window": budget.period.as_str(),
+            "time_zone": &*budget.time_zone,
+        })),
         "models": key.models,
         "max_output_tokens": key.max_output_tokens,
         "state": key.state(now).as_str(),

@@ -2,7 +2,13 @@
 
 use std::time::Duration;
 
-use ai4free_ports::{key::KeyId, limits::Limits, runtime::Timestamp};
+use ai4free_ports::{
+    budget::{Budget, BudgetPeriod},
+    key::KeyId,
+    limits::Limits,
+    money::PicoUsdSum,
+    runtime::Timestamp,
+};
 
 use super::{
     exit::{ExitStatus, Misuse},
@@ -11,7 +17,10 @@ use super::{
     session::Session,
 };
 use crate::{
-    application::keys::{IssuedKey, Keys, NewKey},
+    application::{
+        key_budget::BudgetPatch,
+        keys::{IssuedKey, Keys, NewKey},
+    },
     wiring,
 };
 
@@ -56,6 +65,15 @@ pub(super) struct CreateArguments {
     tokens_per_minute: Option<u64>,
     #[arg(long, value_name = "N")]
     max_concurrent_requests: Option<u64>,
+    /// US dollars that the key may spend in each window, exact [default: the budget of the plan, if it has one]
+    #[arg(long, value_name = "USD", value_parser = amount)]
+    budget: Option<PicoUsdSum>,
+    /// total, hour, day, week or month [default: total]
+    #[arg(long, value_name = "WINDOW", value_parser = period, requires = "budget")]
+    budget_window: Option<BudgetPeriod>,
+    /// Where days, weeks and months begin, a name of the IANA database [default: UTC]
+    #[arg(long, value_name = "ZONE", requires = "budget")]
+    budget_time_zone: Option<String>,
     /// The most tokens that one answer may have
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_output_tokens: Option<u64>,
@@ -91,8 +109,22 @@ pub(super) fn key_id(text: &str) -> Result<KeyId, Misuse> {
     KeyId::parse(text).ok_or_else(|| Misuse("expected the 12 characters of a key's id, not the key itself".to_owned()))
 }
 
+fn amount(text: &str) -> Result<PicoUsdSum, String> {
+    Budget::parse_amount(text).ok_or_else(|| "expected US dollars, like 5.00".to_owned())
+}
+
+fn period(text: &str) -> Result<BudgetPeriod, String> {
+    let known = BudgetPeriod::ALL.map(BudgetPeriod::as_str).join(", ");
+    BudgetPeriod::parse(text).ok_or_else(|| format!("expected one of {known}"))
+}
+
 impl CreateArguments {
     fn into_new_key(self) -> NewKey {
+        let budget = self.budget.map(|amount| BudgetPatch {
+            amount: Some(amount),
+            period: self.budget_window,
+            time_zone: self.budget_time_zone,
+        });
         NewKey {
             name: self.name,
             user_id: self.user_id,
@@ -104,6 +136,7 @@ impl CreateArguments {
                 max_concurrent_requests: self.max_concurrent_requests,
                 ..Limits::NONE
             },
+            budget,
             models: self.models,
             max_output_tokens: self.max_output_tokens,
             expires_at: self.expires_at,

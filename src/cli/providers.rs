@@ -99,7 +99,10 @@ fn report(standings: &[Standing]) -> Report {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::{Sources, load};
+    use crate::{
+        config::{Sources, load},
+        wiring,
+    };
 
     use super::*;
 
@@ -107,7 +110,7 @@ mod tests {
     fn each_provider_has_a_row_without_its_secret() {
         let variables = [("OPENAI_API_KEY", "sk-canary"), ("OPENAI_BASE_URL", "http://127.0.0.1:1/canary/v1")];
         let environment = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let settings = load(&Sources { environment, ..Sources::default() }).unwrap();
+        let settings = load(&Sources { environment, ..Sources::default() }, &*wiring::calendar()).unwrap();
         let standings = standings(&settings);
         let find = |id: &str| standings.iter().find(|standing| standing.id == id).unwrap();
         let openai = find("openai");

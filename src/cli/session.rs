@@ -3,7 +3,7 @@
 use super::{arguments::GlobalArguments, output::Format};
 use crate::{
     config::{self, ConfigErrors, Flags, Settings, Sources},
-    telemetry,
+    telemetry, wiring,
 };
 
 /// A loaded configuration, and how to answer.
@@ -17,7 +17,7 @@ impl Session {
     pub(super) fn open(global: GlobalArguments) -> anyhow::Result<Self> {
         let format = global.output;
         let sources = sources(global);
-        let settings = config::load(&sources)?;
+        let settings = config::load(&sources, &*wiring::calendar())?;
         let is_asked_for = sources.flags.log_level.is_some() || sources.environment.contains_key("RUST_LOG");
         let level = if is_asked_for { &*settings.telemetry.level } else { "warn" };
         telemetry::log_to_stderr(level, settings.telemetry.log_format)?;
@@ -27,7 +27,7 @@ impl Session {
 
 /// The settings of a verb that does not log.
 pub(super) fn settings(global: GlobalArguments) -> Result<Settings, ConfigErrors> {
-    config::load(&sources(global))
+    config::load(&sources(global), &*wiring::calendar())
 }
 
 fn sources(global: GlobalArguments) -> Sources {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ai4free_ports::limits::Limits;
+use ai4free_ports::limits::{Limits, OutagePolicy};
 
-use super::section::Section;
+use super::{budget, section::Section};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LimitSettings {
@@ -24,6 +24,9 @@ pub struct LimitSettings {
     /// By model id. Already part of the catalogue.
     pub(super) models: BTreeMap<String, Limits>,
 }
+
+/// In the place of a limit.
+const UNLIMITED: &str = "unlimited";
 
 pub(super) fn read(root: &Section<'_>) -> LimitSettings {
     let plans: BTreeMap<_, _> = by_name(root.named("plans"));
@@ -56,15 +59,25 @@ pub(super) fn read_limits(section: Section<'_>) -> Limits {
         image_requests_per_minute: limit(&section, "image_requests_per_minute"),
         tokens_per_minute: limit(&section, "tokens_per_minute"),
         max_concurrent_requests: limit(&section, "max_concurrent_requests"),
-        ..Limits::NONE
+        budget: if section.says("budget", UNLIMITED) {
+            None
+        } else {
+            section.optional_section("budget").and_then(budget::read)
+        },
+        on_redis_down: outage_policy(&section),
     };
     section.finish();
     limits
 }
 
+/// What happens while the limiter that all replicas share can't be asked.
+pub(super) fn outage_policy(section: &Section<'_>) -> Option<OutagePolicy> {
+    section.choice("on_redis_down", &OutagePolicy::ALL.map(|policy| (policy.as_str(), policy)))
+}
+
 /// `"unlimited"` takes away a limit that a layer below has set.
 fn limit(section: &Section<'_>, key: &'static str) -> Option<u64> {
-    let unlimited = section.optional_text(key).is_none_or(|text| text == "unlimited");
+    let unlimited = section.optional_text(key).is_none_or(|text| text == UNLIMITED);
     if unlimited { None } else { section.optional_number(key, 0..=1_000_000_000_000) }
 }
 

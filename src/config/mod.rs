@@ -5,7 +5,9 @@
 //! and is never changed. One file per section; [`section`] reads them.
 
 mod base_url;
+mod budget;
 pub mod catalogue;
+pub mod cluster;
 mod data_file;
 pub mod database;
 mod environment;
@@ -38,5 +40,7 @@ pub use self::{
     sources::{Flags, Sources},
 };
 
+#[cfg(test)]
+mod test_calendar;
 #[cfg(test)]
 mod tests;

@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn a_section_says_what_its_settings_are() {
         let reference = reference();
-        let gateway = "| `[limits.gateway]` |  | All keys together. Takes the same four settings as a plan. |\n\
+        let gateway = "| `[limits.gateway]` |  | All keys together. Takes the same settings as a plan. |\n\
                        | `limits.gateway.requests_per_minute` |";
         assert!(reference.contains(gateway));
         assert!(reference.contains("| `[[providers.ID.credentials]]` |  | Its credentials, in the order"));

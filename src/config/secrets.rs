@@ -136,7 +136,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::config::{Sources, load};
+    use crate::config::{Sources, load, test_calendar::TwoZones};
 
     struct Counting(std::sync::atomic::AtomicU8);
     impl SecretSource for Counting {
@@ -153,7 +153,7 @@ mod tests {
         let mut sources = Sources::default();
         sources.flags.data_dir = Some(directory.to_owned());
         sources.environment = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        load(&sources).unwrap()
+        load(&sources, &TwoZones).unwrap()
     }
 
     #[test]

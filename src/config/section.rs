@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, collections::BTreeSet, net::SocketAddr, ops::RangeInclusive, path::Path, time::Duration};
 
-use ai4free_ports::provider_settings::Secret;
+use ai4free_ports::{budget::Budget, money::PicoUsdSum, provider_settings::Secret, runtime::Calendar};
 use config::{Map, Value, ValueKind};
 
 use super::{
@@ -13,14 +13,21 @@ use super::{
 /// What all sections share while a configuration is read.
 pub(super) struct Reading<'a> {
     pub(super) environment: &'a Environment,
+    pub(super) calendar: &'a dyn Calendar,
     problems: RefCell<Vec<Problem>>,
     notes: RefCell<Vec<String>>,
     secret_paths: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Reading<'a> {
-    pub(super) fn new(environment: &'a Environment) -> Self {
-        Self { environment, problems: RefCell::default(), notes: RefCell::default(), secret_paths: RefCell::default() }
+    pub(super) fn new(environment: &'a Environment, calendar: &'a dyn Calendar) -> Self {
+        Self {
+            environment,
+            calendar,
+            problems: RefCell::default(),
+            notes: RefCell::default(),
+            secret_paths: RefCell::default(),
+        }
     }
 
     pub(super) fn problem(&self, problem: Problem) {
@@ -141,6 +148,16 @@ impl<'a> Section<'a> {
         self.optional_number(key, range).map(Duration::from_secs)
     }
 
+    /// US dollars, a must: a text or a whole number, since a float is not exact.
+    pub(super) fn amount(&self, key: &'static str) -> Option<PicoUsdSum> {
+        let amount = match self.value(key).map(|value| &value.kind) {
+            Some(ValueKind::String(text)) => Budget::parse_amount(text),
+            Some(ValueKind::I64(dollars)) => Budget::parse_amount(&dollars.to_string()),
+            _ => None,
+        };
+        amount.or_else(|| self.expected(key, "US dollars in quotes, like \"5.00\", at most 9000000000"))
+    }
+
     /// An array, or from the environment a JSON array or a comma list.
     pub(super) fn list(&self, key: &'static str) -> Vec<String> {
         let texts = match self.value(key).map(|value| &value.kind) {
@@ -191,6 +208,16 @@ impl<'a> Section<'a> {
             self.expected::<()>(key, "a section");
         }
         self.child(self.path(key), table)
+    }
+
+    /// `None` when it is absent.
+    pub(super) fn optional_section(&self, key: &'static str) -> Option<Self> {
+        self.value(key).map(|_| self.section(key))
+    }
+
+    /// Whether a setting is this text.
+    pub(super) fn says(&self, key: &'static str, text: &str) -> bool {
+        matches!(self.value(key).map(|value| &value.kind), Some(ValueKind::String(written)) if written == text)
     }
 
     /// The tables of a section whose keys are chosen by the operator.

@@ -2,10 +2,11 @@
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
-use ai4free_ports::{catalogue::Snapshot, provider_settings::Timeouts};
+use ai4free_ports::{catalogue::Snapshot, provider_settings::Timeouts, runtime::Calendar};
 
 use super::{
     catalogue,
+    cluster::{self, Cluster},
     database::{self, Database},
     environment::Environment,
     errors::ConfigErrors,
@@ -33,6 +34,7 @@ pub struct Settings {
     pub database: Database,
     /// `None`: limits are kept in this process.
     pub redis: Option<Redis>,
+    pub cluster: Cluster,
     pub keys: Keys,
     pub limits: LimitSettings,
     pub usage: Usage,
@@ -61,13 +63,13 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// Reads and checks all sources. Writes nothing.
+/// Reads and checks all sources; `calendar` says which time zones there are. Writes nothing.
 ///
 /// # Errors
 /// Everything that is wrong, at once.
-pub fn load(sources: &Sources) -> Result<Settings, ConfigErrors> {
+pub fn load(sources: &Sources, calendar: &dyn Calendar) -> Result<Settings, ConfigErrors> {
     let environment = Environment::new(sources.environment.clone(), sources.dotenv.as_deref())?;
-    let reading = Reading::new(&environment);
+    let reading = Reading::new(&environment, calendar);
     let merged = layers::merge(sources, &reading);
     let root = Section::root(&merged, &reading);
 
@@ -85,6 +87,7 @@ pub fn load(sources: &Sources) -> Result<Settings, ConfigErrors> {
         http: server::read_http(root.section("http")),
         admin: server::read_admin(root.section("admin")),
         redis: redis::read(root.section("redis")),
+        cluster: cluster::read(root.section("cluster")),
         keys: keys::read(root.section("keys"), database.is_sqlite()),
         usage: usage::read(root.section("usage"), &data_dir),
         telemetry: telemetry::read(root.section("telemetry")),

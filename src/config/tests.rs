@@ -9,7 +9,12 @@ use ai4free_ports::{
     provider_settings::{AuthStyle, EndpointStyle, ImageStyle, OutputCapField, ProviderSettings, RotateOn},
 };
 
-use super::{ConfigErrors, Settings, Sources, database::DatabaseLocation, layers::USUAL_VARIABLES, load, old_system};
+use super::{
+    ConfigErrors, Settings, Sources, database::DatabaseLocation, layers::USUAL_VARIABLES, load, old_system,
+    test_calendar::TwoZones,
+};
+
+mod budgets;
 
 const STRONG: &str = "zL0b9cq2vH8sT1xW7nR4kP6mY3dF5gJ0";
 
@@ -19,11 +24,11 @@ fn sources(variables: &[(&str, &str)]) -> Sources {
 }
 
 fn settings(variables: &[(&str, &str)]) -> Settings {
-    load(&sources(variables)).unwrap()
+    load(&sources(variables), &TwoZones).unwrap()
 }
 
 fn errors(sources: &Sources) -> ConfigErrors {
-    load(sources).expect_err("an error")
+    load(sources, &TwoZones).expect_err("an error")
 }
 
 /// Sources with a configuration file, and the directory that holds it.
@@ -241,7 +246,7 @@ fn sources_win_over_each_other_in_the_documented_order() {
     .unwrap();
     sources.dotenv = Some(directory.path().join(".env"));
     sources.on_terminal = true;
-    let settings = load(&sources).unwrap();
+    let settings = load(&sources, &TwoZones).unwrap();
     assert_eq!(settings.server.listen.to_string(), "127.0.0.1:2");
     assert_eq!(settings.server.body_timeout.as_secs(), 11);
     assert_eq!(settings.server.drain.as_secs(), 22);
@@ -249,7 +254,7 @@ fn sources_win_over_each_other_in_the_documented_order() {
     assert_eq!(settings.server.pre_stop.as_secs(), 0);
     sources.environment.insert("RUST_LOG".into(), "debug".into());
     sources.flags.log_level = Some("trace".to_owned());
-    assert_eq!(load(&sources).unwrap().telemetry.level, "trace");
+    assert_eq!(load(&sources, &TwoZones).unwrap().telemetry.level, "trace");
 }
 
 #[test]
@@ -259,7 +264,7 @@ fn yaml_is_read_as_well() {
         "plans:\n  gold:\n    requests_per_minute: 60\nlimits:\n  models:\n    gpt-4.1:\n      tokens_per_minute: 9\n  users:\n    default: {max_concurrent_requests: 3}\n",
         &[],
     );
-    let settings = load(&sources).unwrap();
+    let settings = load(&sources, &TwoZones).unwrap();
     assert_eq!(settings.limits.plans["gold"].requests_per_minute, Some(60));
     assert_eq!(settings.limits.default_user.max_concurrent_requests, Some(3));
     assert_eq!(settings.catalogue.find("gpt-4.1").unwrap().limits.tokens_per_minute, Some(9));
@@ -335,7 +340,7 @@ fn a_broken_file_is_named_with_its_line_and_not_quoted() {
     let missing = Sources { file: Some("/nowhere/ai4free.toml".into()), ..Sources::default() };
     assert!(errors(&missing).to_string().contains("/nowhere/ai4free.toml"));
     let absent = Sources { default_file: Some("/nowhere/ai4free.toml".into()), ..Sources::default() };
-    assert!(load(&absent).is_ok());
+    assert!(load(&absent, &TwoZones).is_ok());
 }
 
 #[test]
@@ -388,7 +393,7 @@ fn no_secret_is_in_debug_show_notes_or_errors() {
         ("PROVIDER_7_API_KEYS", r#"["canary-7a","canary-7b"]"#),
     ];
     let (_file, mut sources) = with_file("c.toml", &text, &variables);
-    let settings = load(&sources).unwrap();
+    let settings = load(&sources, &TwoZones).unwrap();
     assert_eq!(secrets(provider(&settings, "openai")), ["canary-mounted", "canary-literal"]);
     let said = format!("{settings:?}{}{:?}", settings.show(), settings.notes);
     assert!(!said.contains("canary"), "{said}");
@@ -411,7 +416,7 @@ fn every_setting_that_is_documented_is_read() {
     };
     let text: String = super::layers::DEFAULTS.lines().map(uncommented).collect();
     let (_directory, sources) = with_file("all.toml", &text, &[("TEAM_A_KEY", "k"), ("OPENAI_API_KEY", "k")]);
-    let settings = load(&sources).unwrap();
+    let settings = load(&sources, &TwoZones).unwrap();
     assert_eq!(settings.limits.users["ID"].requests_per_minute, Some(600));
     assert_eq!(&*provider(&settings, "ID").credentials[0].id, "team-a");
     assert_eq!(settings.catalogue.find("openai/any").unwrap().limits.tokens_per_minute, Some(1_000_000));
@@ -421,7 +426,7 @@ fn every_setting_that_is_documented_is_read() {
 fn what_is_shown_can_be_loaded_again() {
     let shown = settings(&[("PORT", "7000")]).show().to_owned();
     let (_directory, sources) = with_file("shown.toml", &shown, &[]);
-    assert_eq!(load(&sources).unwrap().server.listen.port(), 7000);
+    assert_eq!(load(&sources, &TwoZones).unwrap().server.listen.port(), 7000);
 }
 
 #[test]
@@ -477,7 +482,7 @@ fn the_operators_files_are_merged_over_the_catalogue_by_id() {
 fn a_new_provider_needs_no_more_than_a_table() {
     let text = "[providers.house]\nbase_url = \"http://10.0.0.7:8000/v1/\"\nserves = \"house/*\"\nidle_seconds = 9\n[[providers.house.credentials]]\nsecret = \"k\"\nlimits = { max_concurrent_requests = 2 }\n";
     let (_directory, sources) = with_file("c.toml", text, &[]);
-    let settings = load(&sources).unwrap();
+    let settings = load(&sources, &TwoZones).unwrap();
     let house = provider(&settings, "house");
     assert_eq!((&*house.base_url, house.timeouts.idle.as_secs()), ("http://10.0.0.7:8000/v1", 9));
     assert_eq!(house.credentials[0].limits.max_concurrent_requests, Some(2));
@@ -501,10 +506,13 @@ fn every_variable_is_in_the_example() {
         assert!(example.contains(name), "{name} is not in .env.example");
     }
     assert!(
-        load(&Sources {
-            dotenv: Some(concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example").into()),
-            ..Sources::default()
-        })
+        load(
+            &Sources {
+                dotenv: Some(concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example").into()),
+                ..Sources::default()
+            },
+            &TwoZones
+        )
         .is_ok()
     );
 }

@@ -1,19 +1,27 @@
 //! `[usage]`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::section::Section;
 
 const MIB: u64 = 1 << 20;
+const DAY_SECONDS: u64 = 24 * 3600;
 
 #[derive(Clone, Debug)]
 pub struct Usage {
+    /// For how long events are kept. `None`: for ever.
+    pub retention: Option<Duration>,
     pub spool_dir: PathBuf,
     pub spool_max_bytes: u64,
 }
 
 pub(super) fn read(section: Section<'_>, data_dir: &Path) -> Usage {
+    let days = section.optional_number("retention_days", 1..=36_500);
     let usage = Usage {
+        retention: days.map(|days| Duration::from_secs(days * DAY_SECONDS)),
         spool_dir: section.optional_text("spool_dir").map_or_else(|| data_dir.join("spool"), PathBuf::from),
         spool_max_bytes: section.number("spool_max_bytes", 16 * MIB..=1024 * 1024 * MIB),
     };

@@ -9,7 +9,9 @@ use ai4free_sql::{Database, LimiterModeError, SqlKeyStore, SqlUsageLedger};
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
-use super::{Base, Misconfigured, create_data_dir, key_hasher, limiter, migrate_or_check, own_data_dir, policy};
+use super::{
+    Base, Misconfigured, calendar, create_data_dir, key_hasher, limiter, migrate_or_check, own_data_dir, policy,
+};
 use crate::{
     application::{keys::Keys, models::Models, policy::PolicySource},
     config::{Settings, secrets},
@@ -43,6 +45,7 @@ pub async fn administration(settings: &Settings) -> anyhow::Result<Administratio
             hasher: Arc::new(key_hasher(&secrets)),
             secrets: Arc::new(OsSecrets),
             clock: base.clock.clone(),
+            calendar: calendar(),
             policy,
         },
         models: Models { catalogue: Arc::new(SwappableCatalogue::new((*settings.catalogue).clone())) },

@@ -10,15 +10,9 @@ use std::{
 };
 
 use ai4free_local::{
-    CachedKeyStore, Drainer, JiffCalendar, KeyFeed, OsSecrets, SpoolJournal, SpoolOptions, SwappableCatalogue,
-    TokioSpawner,
+    CachedKeyStore, Drainer, KeyFeed, OsSecrets, SpoolJournal, SpoolOptions, SwappableCatalogue, TokioSpawner,
 };
-use ai4free_ports::{
-    error::StoreError,
-    key_store::KeyStore,
-    runtime::{Calendar, KeyHasher},
-    usage_ledger::UsageLedger,
-};
+use ai4free_ports::{error::StoreError, key_store::KeyStore, runtime::KeyHasher, usage_ledger::UsageLedger};
 use ai4free_providers::dialects;
 use ai4free_sql::{LimiterModeError, LimiterModeLock, SqlKeyStore, SqlUsageLedger};
 use ai4free_tokens::TiktokenCounter;
@@ -26,11 +20,13 @@ use anyhow::Context;
 use tokio::{net::TcpListener, runtime::Handle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Base, IsUp, Misconfigured, key_hasher, limiter, migrate_or_check, own_data_dir, policy, upstreams};
+use super::{
+    Base, IsUp, Misconfigured, calendar, key_hasher, limiter, migrate_or_check, own_data_dir, policy, upstreams,
+};
 use crate::{
     application::{
-        admission::Admission, authentication::Authentication, chat::Chat, gate::Gate, grants::Grants,
-        images::Images, inference::Inference, keys::Keys, models::Models, observation::Refusals, policy::PolicySource,
+        admission::Admission, authentication::Authentication, chat::Chat, gate::Gate, grants::Grants, images::Images,
+        inference::Inference, keys::Keys, models::Models, observation::Refusals, policy::PolicySource,
         reserver::Reserver, uptime::Uptime, usage::Usage,
     },
     bootstrap,
@@ -112,8 +108,8 @@ impl Gateway {
         let spawner = Arc::new(TokioSpawner::new(Handle::current()));
         let grants =
             Grants::new(limiter.clone(), ledger.clone(), spawner.clone(), spawner.clone(), process_share(settings));
-        let calendar: Arc<dyn Calendar> = Arc::new(JiffCalendar::default());
-        let reserver = Arc::new(Reserver::new(limiter, Arc::new(grants), calendar, clock.clone()));
+        let calendar = calendar();
+        let reserver = Arc::new(Reserver::new(limiter.clone(), Arc::new(grants), calendar.clone(), clock.clone()));
         let inference = Arc::new(Inference {
             catalogue: catalogue.clone(),
             policy: policy.clone(),
@@ -137,6 +133,7 @@ impl Gateway {
             hasher: hasher.clone(),
             secrets: Arc::new(OsSecrets),
             clock: clock.clone(),
+            calendar: calendar.clone(),
             policy: policy.clone(),
         };
         let surface = Surface {
@@ -150,7 +147,14 @@ impl Gateway {
             images: Images { inference: inference.clone() },
             models: Models { catalogue },
             keys: keys(store.clone()),
-            usage: Usage { ledger: ledger.clone(), journal, clock: clock.clone() },
+            usage: Usage {
+                ledger: ledger.clone(),
+                journal,
+                clock: clock.clone(),
+                calendar: calendar.clone(),
+                limiter,
+                policy: policy.clone(),
+            },
             uptime: Arc::new(Uptime::new(inference, openai.clone(), ids.clone())),
             readiness: readiness.clone(),
             openai,

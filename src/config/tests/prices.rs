@@ -8,7 +8,7 @@ use ai4free_ports::{
     usage::TokenUsage,
 };
 
-use super::{errors, settings, sources, with_file};
+use super::{TwoZones, errors, settings, sources, with_file};
 
 /// With a file of models over the embedded one.
 fn with_models(text: &str) -> (tempfile::TempDir, String) {
@@ -104,7 +104,7 @@ fn what_a_disconnect_does_is_said_by_model_and_by_provider() {
     let toml = "[providers.openai]\non_disconnect = \"drain\"\n";
     let variables = [("OPENAI_API_KEY", "k"), ("DEEPSEEK_API_KEY", "k"), ("AI4FREE__CATALOGUE__MODELS", &*file)];
     let (_configuration, sources) = with_file("ai4free.toml", toml, &variables);
-    let settings = super::load(&sources).unwrap();
+    let settings = super::load(&sources, &TwoZones).unwrap();
     let found = |name: &str| settings.catalogue.find(name).unwrap().on_disconnect;
     assert_eq!((found("gpt-4o"), found("openai/anything")), (OnDisconnect::Drain, OnDisconnect::Drain));
     assert_eq!((found("gpt-4.1"), found("deepseek/anything")), (OnDisconnect::Cancel, OnDisconnect::Cancel));

@@ -102,7 +102,8 @@ impl UsageApi {
         let from = from.map(|text| instant("from", text)).transpose()?;
         let to = to.map(|text| instant("to", text)).transpose()?;
         let report = self.usage.report(principal, from, to).await?;
-        Ok(Json(UsageReply::of(&principal.key().id, &report)))
+        let budget = self.usage.budget(principal).await?;
+        Ok(Json(UsageReply::of(&principal.key().id, &report, budget.as_ref())))
     }
 }
 

@@ -8,7 +8,13 @@ use serde_json::Value;
 
 use crate::{
     application::keys::{KeyPatch, NewKey},
-    http::{dto::moment::Moment, error::ApiError},
+    http::{
+        dto::{
+            budget::{Budget, NewBudget, PatchBudget},
+            moment::Moment,
+        },
+        error::ApiError,
+    },
 };
 
 /// A new key. The old form, with the system secret in `secret`, takes `user_id` instead of `name`.
@@ -20,8 +26,8 @@ pub(in crate::http) struct CreateKey {
     user_id: Option<Any<Value>>,
     plan: Option<String>,
     limits: Option<Limits>,
-    /// Not available yet: only null.
-    budget: Option<Any<Value>>,
+    /// Absent or null: that of the plan, if it has one.
+    budget: Option<NewBudget>,
     /// Model ids, and prefixes that end in `*`. Absent or empty: every model.
     models: Option<Vec<String>>,
     /// Cap on the output of one request, in tokens.
@@ -69,8 +75,9 @@ pub(in crate::http) struct PatchKey {
     plan: MaybeUndefined<String>,
     #[serde(default)]
     limits: MaybeUndefined<PatchLimits>,
-    /// Not available yet: only null.
-    budget: Option<Any<Value>>,
+    /// Null: that of the plan, if it has one. What was spent in the window that it is now stays spent.
+    #[serde(default)]
+    budget: MaybeUndefined<PatchBudget>,
     #[serde(default)]
     models: MaybeUndefined<Vec<String>>,
     #[serde(default)]
@@ -115,8 +122,8 @@ pub(in crate::http) struct Key {
     plan: String,
     /// The key's own limits; those that are null come from the plan.
     limits: Limits,
-    /// Null: no budget.
-    budget: Option<Any<Value>>,
+    /// The key's own budget; null: that of the plan, if it has one.
+    budget: Option<Budget>,
     models: Vec<String>,
     max_output_tokens: Option<u64>,
     /// `active`, `revoked` or `expired`.
@@ -141,7 +148,6 @@ pub(in crate::http) struct KeyList {
 
 impl CreateKey {
     pub(in crate::http) fn into_new_key(self) -> Result<NewKey, ApiError> {
-        refuse_budget(self.budget.as_ref())?;
         let old_form = self.secret.is_some();
         let user_id = match self.user_id {
             None | Some(Any(Value::Null)) => None,
@@ -159,6 +165,7 @@ impl CreateKey {
             user_id,
             plan: self.plan,
             limits: self.limits.map_or(DomainLimits::NONE, Limits::into_domain),
+            budget: self.budget.map(NewBudget::into_patch).transpose()?,
             models: self.models.unwrap_or_default(),
             max_output_tokens: positive("max_output_tokens", self.max_output_tokens)?,
             expires_at: self.expires_at.as_ref().map(expiry).transpose()?,
@@ -168,7 +175,6 @@ impl CreateKey {
 
 impl PatchKey {
     pub(in crate::http) fn into_patch(self) -> Result<KeyPatch, ApiError> {
-        refuse_budget(self.budget.as_ref())?;
         let limits = match self.limits {
             MaybeUndefined::Undefined => PatchLimits::same(),
             MaybeUndefined::Null => PatchLimits::cleared(),
@@ -184,6 +190,7 @@ impl PatchKey {
             image_requests_per_minute: change(limits.image_requests_per_minute),
             tokens_per_minute: change(limits.tokens_per_minute),
             max_concurrent_requests: change(limits.max_concurrent_requests),
+            budget: change(self.budget).map(|budget| budget.map(PatchBudget::into_patch).transpose()).transpose()?,
             models: change(self.models).map(Option::unwrap_or_default),
             max_output_tokens,
             expires_at: change(self.expires_at).map(|at| at.as_ref().map(expiry).transpose()).transpose()?,
@@ -241,7 +248,7 @@ impl Key {
             user_id: key.user_id.as_ref().map(ToString::to_string),
             plan: key.plan.to_string(),
             limits: Limits::of(&key.limits),
-            budget: None,
+            budget: key.limits.budget.as_ref().map(Budget::of),
             models: key.models.iter().map(ToString::to_string).collect(),
             max_output_tokens: key.max_output_tokens,
             state: key.state(now).as_str().to_owned(),
@@ -276,19 +283,11 @@ fn expiry(moment: &Moment) -> Result<Timestamp, ApiError> {
     moment.timestamp().ok_or_else(|| invalid("expires_at", form))
 }
 
-/// A budget that is not enforced would be a lie.
-fn refuse_budget(budget: Option<&Any<Value>>) -> Result<(), ApiError> {
-    match budget {
-        None | Some(Any(Value::Null)) => Ok(()),
-        Some(_) => Err(invalid("budget", "Budgets are not available in this version.")),
-    }
-}
-
 fn positive(param: &'static str, number: Option<u64>) -> Result<Option<u64>, ApiError> {
     if number == Some(0) { Err(invalid(param, format!("'{param}' must be at least 1."))) } else { Ok(number) }
 }
 
-fn invalid(param: &'static str, message: impl Into<std::borrow::Cow<'static, str>>) -> ApiError {
+pub(super) fn invalid(param: &'static str, message: impl Into<std::borrow::Cow<'static, str>>) -> ApiError {
     ApiError::new(poem::http::StatusCode::BAD_REQUEST, message).param(param).code("invalid_value")
 }
 

@@ -1,5 +1,6 @@
 //! The wire as the specification documents it. Nothing here leaves `http`.
 
+pub(super) mod budget;
 pub(super) mod chat;
 pub(super) mod error;
 pub(super) mod image;

@@ -4,10 +4,11 @@ use ai4free_ports::{
     key::KeyId,
     usage_ledger::{Counters, UsageReport},
 };
-use poem_openapi::{Object, types::Any};
+use poem_openapi::Object;
 use serde::Deserialize;
-use serde_json::Value;
 use time::{Date, Duration, macros::date};
+
+use crate::{application::usage::BudgetStanding, http::dto::budget::BudgetUsage};
 
 /// The old form: the key in the body instead of the header.
 #[derive(Object, Deserialize, Default)]
@@ -31,8 +32,8 @@ pub(in crate::http) struct Usage {
     success_rate: f64,
     model_usage: BTreeMap<String, ModelUsage>,
     days: Vec<DayUsage>,
-    /// Null: no budget.
-    budget: Option<Any<Value>>,
+    /// Of the key, or of its plan for each key, now. Null: no budget.
+    budget: Option<BudgetUsage>,
 }
 
 #[derive(Object)]
@@ -63,7 +64,7 @@ pub(in crate::http) struct DayUsage {
 }
 
 impl Usage {
-    pub(in crate::http) fn of(key: &KeyId, report: &UsageReport) -> Self {
+    pub(in crate::http) fn of(key: &KeyId, report: &UsageReport, budget: Option<&BudgetStanding>) -> Self {
         let mut total = Counters::default();
         for counters in report.by_model.values() {
             total.add(counters);
@@ -94,7 +95,7 @@ impl Usage {
                 })
                 .collect(),
             counters: UsageCounters::of(&total),
-            budget: None,
+            budget: budget.map(BudgetUsage::of),
         }
     }
 }
