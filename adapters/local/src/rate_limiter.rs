@@ -5,25 +5,29 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
 use ai4free_ports::{
     budget::{Grant, GrantStanding, Holder, MoneyWindow},
     error::LimiterDown,
+    money::PicoUsd,
     rate_limiter::{
         Certainty, Claim, Claims, Held, LeaseId, LimitKind, RATE_WINDOW, RateLimiter, Reservation, Scope, SettledClaim,
-        Settlement, Standing,
+        SettledMoney, Settlement, Standing,
     },
     runtime::Clock,
 };
 use async_trait::async_trait;
 
+use budgets::Budget;
 use cell::Cell;
 use shards::{LockedScopes, ScopeShards};
 
+mod budgets;
 mod cell;
+mod money;
 mod shards;
 mod window;
 
@@ -36,36 +40,65 @@ const CONCURRENCY_RETRY: Duration = Duration::from_secs(1);
 /// [`RateLimiter`] in memory.
 pub struct MemoryRateLimiter {
     clock: Arc<dyn Clock>,
+    holder: Arc<OnceLock<Holder>>,
     scopes: ScopeShards,
     leases: Vec<Mutex<LeaseShard>>,
 }
 
 impl MemoryRateLimiter {
+    /// Whoever attaches the journal to the ledger sets the holder. Until then no request with a budget is admitted.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, scopes: ScopeShards::default(), leases: (0..LEASE_SHARDS).map(|_| Mutex::default()).collect() }
+    pub fn new(clock: Arc<dyn Clock>, holder: Arc<OnceLock<Holder>>) -> Self {
+        Self {
+            clock,
+            holder,
+            scopes: ScopeShards::default(),
+            leases: (0..LEASE_SHARDS).map(|_| Mutex::default()).collect(),
+        }
     }
 
-    fn hold(&self, id: LeaseId, claims: &[Claim]) -> Result<Reservation, LimiterDown> {
+    /// In whose name money is granted here. `None`: the journal is not attached to the ledger yet.
+    pub(crate) fn holder(&self) -> Option<Holder> {
+        self.holder.get().copied()
+    }
+
+    fn hold(&self, id: LeaseId, claims: &Claims) -> Result<Reservation, LimiterDown> {
+        let holder = self.holder();
+        if holder.is_none() && !claims.money.is_empty() {
+            return Err(LimiterDown("the journal is not attached to the ledger yet".into()));
+        }
         let mut leases = self.lease_shard(id).ok_or_else(|| LimiterDown("no shard of leases".into()))?;
-        let mut scopes = self.scopes.lock(runs(claims).map(|(scope, _)| scope));
+        let mut scopes = self.scopes.lock(scopes_of(claims));
         // Read under the locks, so that no cell has seen a later time.
         let now = self.clock.monotonic();
-        let second = now.as_secs();
-        leases.forget_old(second);
-        scopes.drop_idle(second);
+        leases.forget_old(now.as_secs());
+        scopes.drop_idle(now);
+        let held = |counts, money| Held {
+            counts,
+            holder: holder.filter(|_| !claims.money.is_empty()),
+            money,
+            is_degraded: false,
+        };
         match leases.states.get(&id) {
             Some(Lease::Voided { .. }) => {
                 return Err(LimiterDown("the lease was voided before it was reserved".into()));
             }
-            Some(Lease::Held { .. }) => return Ok(held(standings(&mut scopes, claims, now))),
+            Some(Lease::Held { .. }) => {
+                let counts = standings(&mut scopes, &claims.counts, now);
+                return Ok(Reservation::Held(held(counts, money::standings(&mut scopes, &claims.money))));
+            }
             None => {}
         }
-        if let Some(refusal) = refusal(&mut scopes, claims, now) {
+        let assessed = money::assess(&mut scopes, &claims.money, now);
+        let refusal = money::refusal(&claims.money, &assessed, self.clock.now())
+            .or_else(|| refusal(&mut scopes, &claims.counts, now))
+            .or_else(|| money::missing(holder, &assessed));
+        if let Some(refusal) = refusal {
             return Ok(refusal);
         }
-        leases.states.insert(id, Lease::Held { second });
-        Ok(held(take(&mut scopes, claims, now)))
+        leases.states.insert(id, Lease::Held { second: now.as_secs() });
+        let counts = take(&mut scopes, &claims.counts, now);
+        Ok(Reservation::Held(held(counts, money::take(&mut scopes, &claims.money))))
     }
 
     /// Takes the lease out of the held ones; the second of its reservation if it was among them.
@@ -90,41 +123,51 @@ impl MemoryRateLimiter {
 #[async_trait]
 impl RateLimiter for MemoryRateLimiter {
     async fn reserve(&self, lease: LeaseId, claims: &Claims) -> Result<Reservation, LimiterDown> {
-        self.hold(lease, &claims.counts)
+        self.hold(lease, claims)
     }
 
     fn settle(&self, settlement: Settlement) {
         let Some(second) = self.end(settlement.lease, settlement.certainty) else { return };
-        let mut scopes = self.scopes.lock(settlement.claims.iter().map(|settled| &settled.claim.scope));
+        let is_held = settlement.certainty == Certainty::Held;
+        let counted = settlement.claims.iter().map(|settled| &settled.claim.scope);
+        let mut scopes = self.scopes.lock(counted.chain(settlement.money.iter().map(|settled| &settled.claim.scope)));
         for run in settlement.claims.chunk_by(|one, next| one.claim.scope == next.claim.scope) {
             let Some(cell) = run.first().and_then(|settled| scopes.existing_cell(&settled.claim.scope)) else {
                 continue;
             };
             for SettledClaim { claim, actual } in run {
-                let used = match settlement.certainty {
-                    Certainty::Held => *actual,
-                    Certainty::Unknown => 0,
-                };
-                cell.correct(claim.kind, second, claim.amount, used);
+                cell.correct(claim.kind, second, claim.amount, if is_held { *actual } else { 0 });
+            }
+        }
+        for SettledMoney { claim, actual } in &settlement.money {
+            if let Some(budget) = money::budget(&mut scopes, claim) {
+                budget.settle(claim.amount, if is_held { *actual } else { PicoUsd::ZERO });
             }
         }
     }
 
-    async fn grant(&self, _: &Grant) -> Result<(), LimiterDown> {
-        Err(LimiterDown("no budgets here yet".into()))
+    async fn grant(&self, grant: &Grant) -> Result<(), LimiterDown> {
+        if self.holder() == Some(grant.holder) {
+            let mut scopes = self.scopes.lock(std::iter::once(&grant.scope));
+            let (now, wall_clock) = (self.clock.monotonic(), self.clock.now());
+            if let Some(cell) = scopes.cell(&grant.scope) {
+                cell.budgets.grant(grant, now, wall_clock);
+            }
+        }
+        Ok(())
     }
 
+    /// Nothing is ever lost here while the process lives, and its successor is another holder: a grant that is not known has
+    /// not arrived yet.
     async fn forget(&self, _: Holder) -> Result<(), LimiterDown> {
         Ok(())
     }
 
-    async fn standing(&self, _: &Scope, _: &MoneyWindow) -> Result<Option<GrantStanding>, LimiterDown> {
-        Ok(None)
+    async fn standing(&self, scope: &Scope, window: &MoneyWindow) -> Result<Option<GrantStanding>, LimiterDown> {
+        let mut scopes = self.scopes.lock(std::iter::once(scope));
+        let budget = scopes.existing_cell(scope).and_then(|cell| cell.budgets.of(window));
+        Ok(budget.map(Budget::standing))
     }
-}
-
-fn held(counts: Vec<Standing>) -> Reservation {
-    Reservation::Held(Held { counts, ..Held::default() })
 }
 
 #[derive(Clone, Copy)]
@@ -214,6 +257,11 @@ fn standings(scopes: &mut LockedScopes<'_>, claims: &[Claim], now: Duration) -> 
         }
     }
     standings
+}
+
+/// A scope twice is no harm: its shard is locked once.
+fn scopes_of(claims: &Claims) -> impl Iterator<Item = &Scope> {
+    runs(&claims.counts).map(|(scope, _)| scope).chain(claims.money.iter().map(|claim| &claim.scope))
 }
 
 /// Neighbours of one scope together, so that its cell is looked up once. (Every scope is locked, so each has a cell.)

@@ -7,6 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use ai4free_ports::{
+    budget::Holder,
     key::KeyId,
     limits::OutagePolicy,
     rate_limiter::{
@@ -19,9 +20,16 @@ use async_trait::async_trait;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+pub use budget::{claims, holder_of, money_claim, spent, time_of, voided};
 pub use model::{any_order_of_operations_agrees_with_a_naive_model, no_interval_of_a_window_holds_more_than_the_limit};
 
+mod budget;
 mod model;
+pub mod money;
+mod money_model;
+
+const KINDS: [LimitKind; 4] =
+    [LimitKind::Requests, LimitKind::ImageRequests, LimitKind::Tokens, LimitKind::Concurrency];
 
 /// One limiter, fresh, whose clock stands at a whole second and moves only by [`Harness::advance`].
 #[async_trait]
@@ -31,6 +39,11 @@ pub trait Harness: Send + Sync {
     async fn advance(&self, by: Duration);
     /// Returns when every settlement so far has been applied.
     async fn settled(&self);
+
+    /// Under whose name this limiter is granted money.
+    async fn holder(&self) -> Holder {
+        holder_of(&*self.limiter()).await
+    }
 }
 
 /// Makes one named test of each clause for one adapter.
@@ -65,15 +78,40 @@ macro_rules! rate_limiter_contract {
             no_claims_are_always_held,
             any_order_of_operations_agrees_with_a_naive_model,
         }
+        $crate::rate_limiter_contract! { @money $start:
+            a_budget_is_spent_only_out_of_a_grant,
+            exactly_what_a_racing_grant_pays_for_is_held,
+            after_a_final_grant_nobody_asks_for_a_second,
+            a_lowered_budget_holds_at_once,
+            what_others_have_counts_against_a_lowered_budget,
+            the_actual_cost_replaces_the_reserved_one,
+            voiding_gives_the_money_back,
+            money_is_reserved_and_settled_once_however_often_it_is_said,
+            money_and_counts_are_held_together_or_not_at_all,
+            of_several_reasons_the_first_in_order_is_told,
+            a_claim_outside_its_window_is_told_the_time,
+            the_end_of_a_window_changes_nothing_for_requests_that_began_in_it,
+            grants_only_grow,
+            what_is_said_of_another_holder_has_no_effect,
+            amounts_of_billions_are_exact_to_the_pico,
+            what_costs_nothing_needs_no_grant,
+            budgets_of_different_scopes_and_windows_do_not_mix,
+        }
     };
-    (@tests $start:path: $($clause:ident),+ $(,)?) => {$(
+    (@tests $start:path: $($clause:ident),+ $(,)?) => {
+        $($crate::rate_limiter_contract! { @test $start, $clause, $crate::rate_limiter::$clause })+
+    };
+    (@money $start:path: $($clause:ident),+ $(,)?) => {
+        $($crate::rate_limiter_contract! { @test $start, $clause, $crate::rate_limiter::money::$clause })+
+    };
+    (@test $start:path, $name:ident, $clause:path) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $clause() {
+        async fn $name() {
             if let Some(harness) = $start().await {
-                $crate::rate_limiter::$clause(&harness).await;
+                $clause(&harness).await;
             }
         }
-    )+};
+    };
 }
 
 /// A lease of its own request.
@@ -354,8 +392,7 @@ pub async fn standings_tell_what_is_left_and_when_it_is_whole_again(harness: &im
 
 pub async fn kinds_and_scopes_do_not_mix(harness: &impl Harness) {
     let scopes = [Scope::Gateway, user("x"), Scope::Model("x".into()), Scope::Credential("x".into()), key()];
-    let kinds = [LimitKind::Requests, LimitKind::ImageRequests, LimitKind::Tokens, LimitKind::Concurrency];
-    let all = || scopes.iter().flat_map(|scope| kinds.map(|kind| (scope.clone(), kind)));
+    let all = || scopes.iter().flat_map(|scope| KINDS.map(|kind| (scope.clone(), kind)));
     for (number, (scope, kind)) in all().enumerate() {
         let one = [claim(scope.clone(), kind, 1, 1)];
         assert!(held(harness, u128::try_from(number).unwrap(), &one).await.is_some(), "{scope:?} {kind:?}");
@@ -388,8 +425,7 @@ pub async fn a_limit_lowered_in_mid_window_holds_at_once(harness: &impl Harness)
 }
 
 pub async fn a_limit_of_zero_refuses_everything(harness: &impl Harness) {
-    let kinds = [LimitKind::Requests, LimitKind::ImageRequests, LimitKind::Tokens, LimitKind::Concurrency];
-    for kind in kinds {
+    for kind in KINDS {
         for _ in 0..2 {
             let refused = harness.limiter().reserve(lease(1), &counts(&[claim(key(), kind, 0, 1)])).await.unwrap();
             let Reservation::Refused { claim: 0, remaining: 0, retry_after } = refused else { panic!("{refused:?}") };
@@ -401,9 +437,8 @@ pub async fn a_limit_of_zero_refuses_everything(harness: &impl Harness) {
 
 pub async fn a_request_with_twenty_claims_is_held(harness: &impl Harness) {
     let scopes = [Scope::Gateway, user("u"), Scope::Model("m".into()), Scope::Credential("c".into()), key()];
-    let kinds = [LimitKind::Requests, LimitKind::ImageRequests, LimitKind::Tokens, LimitKind::Concurrency];
     let claims: Vec<Claim> =
-        scopes.iter().flat_map(|scope| kinds.map(|kind| claim(scope.clone(), kind, 5, 1))).collect();
+        scopes.iter().flat_map(|scope| KINDS.map(|kind| claim(scope.clone(), kind, 5, 1))).collect();
     for number in 0..5 {
         let standings = held(harness, number, &claims).await.unwrap();
         assert_eq!(standings.len(), 20);

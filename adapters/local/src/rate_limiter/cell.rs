@@ -2,7 +2,7 @@
 
 use ai4free_ports::rate_limiter::{Claim, LimitKind};
 
-use super::window::Window;
+use super::{budgets::Budgets, window::Window};
 
 /// Boxed windows: most scopes limit one or two kinds, and a window is half a kilobyte.
 #[derive(Default)]
@@ -11,6 +11,7 @@ pub(super) struct Cell {
     image_requests: Option<Box<Window>>,
     tokens: Option<Box<Window>>,
     in_flight: u64,
+    pub(super) budgets: Budgets,
 }
 
 impl Cell {
@@ -57,7 +58,9 @@ impl Cell {
     /// Whether a new cell would answer the same.
     pub(super) fn is_idle(&self, second: u64) -> bool {
         let windows = [&self.requests, &self.image_requests, &self.tokens];
-        self.in_flight == 0 && windows.into_iter().flatten().all(|window| window.is_over(second))
+        self.in_flight == 0
+            && self.budgets.is_empty()
+            && windows.into_iter().flatten().all(|window| window.is_over(second))
     }
 
     fn used(&self, kind: LimitKind) -> u64 {

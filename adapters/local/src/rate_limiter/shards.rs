@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use ai4free_ports::rate_limiter::{RATE_WINDOW, Scope};
@@ -52,11 +53,15 @@ impl LockedScopes<'_> {
     }
 
     /// Bounds the memory: once per window and shard, drops the cells that a new one would replace without a difference.
-    pub(super) fn drop_idle(&mut self, second: u64) {
+    pub(super) fn drop_idle(&mut self, now: Duration) {
+        let second = now.as_secs();
         for (_, shard) in &mut self.0 {
             if second >= shard.swept + RATE_WINDOW.as_secs() {
                 shard.swept = second;
-                shard.cells.retain(|_, cell| !cell.is_idle(second));
+                shard.cells.retain(|_, cell| {
+                    cell.budgets.forget_old(now);
+                    !cell.is_idle(second)
+                });
             }
         }
     }

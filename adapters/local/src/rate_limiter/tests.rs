@@ -1,7 +1,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ai4free_contract::rate_limiter::{Harness, claim, lease};
-use ai4free_ports::{key::KeyId, runtime::Timestamp};
+use ai4free_contract::rate_limiter::{Harness, claim, counts, lease};
+use ai4free_ports::{key::KeyId, runtime::Timestamp, usage_ledger::SpoolId};
+use uuid::Uuid;
 
 use super::*;
 
@@ -10,7 +11,7 @@ struct MovableClock(AtomicU64);
 
 impl Clock for MovableClock {
     fn now(&self) -> Timestamp {
-        Timestamp::default()
+        Timestamp::from_seconds(1_700_000_000).saturating_add(self.monotonic())
     }
 
     fn monotonic(&self) -> Duration {
@@ -26,8 +27,12 @@ struct Memory {
 impl Memory {
     fn new() -> Self {
         let clock = Arc::new(MovableClock::default());
-        Self { clock: Arc::clone(&clock), limiter: Arc::new(MemoryRateLimiter::new(clock)) }
+        Self { clock: Arc::clone(&clock), limiter: Arc::new(MemoryRateLimiter::new(clock, holder())) }
     }
+}
+
+fn holder() -> Arc<OnceLock<Holder>> {
+    Arc::new(OnceLock::from(Holder::Process { spool: SpoolId(Uuid::from_u128(7)), generation: 3 }))
 }
 
 #[async_trait]
@@ -121,7 +126,7 @@ async fn claims_in_any_order_do_not_deadlock() {
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn cost_of_reserve_and_settle() {
-    let limiter = MemoryRateLimiter::new(Arc::new(crate::SystemClock::default()));
+    let limiter = MemoryRateLimiter::new(Arc::new(crate::SystemClock::default()), holder());
     let scopes = [
         Scope::Gateway,
         Scope::User("user-17".into()),

@@ -5,11 +5,23 @@ use std::{
     time::Duration,
 };
 
-use ai4free_ports::rate_limiter::{
-    Certainty, Claim, Held, LeaseId, LimitKind, RATE_WINDOW, Reservation, Scope, SettledClaim, Settlement, Standing,
+use ai4free_ports::{
+    budget::{Epoch, Grant, Holder, MoneyWindow},
+    money::PicoUsdSum,
+    rate_limiter::{
+        Certainty, Claim, Claims, Held, LeaseId, LimitKind, MoneyClaim, RATE_WINDOW, Reservation, Scope, SettledClaim,
+        SettledMoney, Settlement, Standing,
+    },
+    runtime::Timestamp,
 };
 
-use super::{Harness, claim, counts, lease, user};
+use super::{
+    Harness,
+    budget::{money_claim, spent, time_of, voided},
+    claim, counts, lease,
+    money_model::MoneyModel,
+    user,
+};
 
 /// Random reservations at random times; then every interval that begins with one of them is added up.
 pub async fn no_interval_of_a_window_holds_more_than_the_limit(harness: &impl Harness) {
@@ -37,40 +49,52 @@ pub async fn no_interval_of_a_window_holds_more_than_the_limit(harness: &impl Ha
     }
 }
 
-/// Random operations give the same replies as the model, to the millisecond.
+/// Random operations give the same replies as the model, to the millisecond and to the pico-USD.
 pub async fn any_order_of_operations_agrees_with_a_naive_model(harness: &impl Harness) {
+    let (start, holder) = (time_of(&*harness.limiter()).await, harness.holder().await);
     let mut now = Duration::ZERO;
-    for seed in [11, 12, 13, 14] {
+    let mut replies = BTreeMap::new();
+    // Amounts of budgets in cents, and in millions of dollars.
+    for (seed, unit) in [(11, 1), (12, 20_000_000_000_000_000), (13, 1), (14, 20_000_000_000_000_000)] {
         println!("seed {seed}");
-        let model = Model { now, ..Model::default() };
-        let mut run = Run { random: Random(seed), seed, model, open: Vec::new(), next: 0 };
-        for step in 0..400 {
-            match run.random.below(10) {
+        let model = Model { start, now, uses: Vec::new(), leases: HashMap::new(), money: MoneyModel::new(holder) };
+        let mut run = Run { random: Random(seed), seed, unit, model, open: Vec::new(), next: 0, replies };
+        for step in 0..500 {
+            match run.random.below(12) {
                 0..5 => run.reserve(harness, step).await,
                 5 => run.reserve_again(harness, step).await,
                 6..8 => run.settle(harness).await,
                 8 => run.void(harness, step).await,
-                _ => run.advance(harness).await,
+                9 => run.advance(harness).await,
+                _ => run.grant(harness, step).await,
             }
         }
         now = run.model.now;
+        replies = run.replies;
     }
+    println!("{replies:?}");
+    assert!(replies.len() == 5 && replies.values().all(|count| *count >= 10), "too little was tried: {replies:?}");
 }
 
 struct Run {
     random: Random,
     seed: u64,
+    /// Of what is claimed and granted of budgets.
+    unit: i64,
     model: Model,
     /// Reserved, and not settled yet.
-    open: Vec<(LeaseId, Vec<Claim>)>,
+    open: Vec<(LeaseId, Claims)>,
     next: u128,
+    /// How often there was each sort of reply.
+    replies: BTreeMap<&'static str, u32>,
 }
 
 impl Run {
     async fn reserve(&mut self, harness: &impl Harness, step: u32) {
         let (id, claims) = (self.new_lease(), self.claims());
-        let reply = harness.limiter().reserve(id, &counts(&claims)).await.unwrap();
+        let reply = harness.limiter().reserve(id, &claims).await.unwrap();
         assert_eq!(reply, self.model.reserve(id, &claims), "seed {} step {step}: {claims:?}", self.seed);
+        *self.replies.entry(sort(&reply)).or_default() += 1;
         if matches!(reply, Reservation::Held(_)) {
             self.open.push((id, claims));
         }
@@ -79,27 +103,25 @@ impl Run {
     async fn reserve_again(&mut self, harness: &impl Harness, step: u32) {
         let Some(at) = self.any_open() else { return };
         let (id, claims) = &self.open[at];
-        let reply = harness.limiter().reserve(*id, &counts(claims)).await.unwrap();
+        let reply = harness.limiter().reserve(*id, claims).await.unwrap();
         assert_eq!(reply, self.model.reserve(*id, claims), "seed {} step {step}", self.seed);
     }
 
     async fn settle(&mut self, harness: &impl Harness) {
         let Some(at) = self.any_open() else { return };
         let (id, claims) = self.open.swap_remove(at);
-        let claims: Vec<SettledClaim> = claims
-            .into_iter()
-            .map(|claim| SettledClaim { actual: self.random.below(claim.amount + claim.amount / 2 + 1), claim })
-            .collect();
-        for _ in 0..=self.random.below(1) {
-            let settlement = Settlement {
-                lease: id,
-                claims: claims.clone(),
-                money: Vec::new(),
-                holder: None,
-                certainty: Certainty::Held,
-            };
+        let mut actual = |amount: u64| self.random.below(amount.saturating_add(amount / 2 + 1));
+        let mut settlement = spent(id, self.model.money.holder, &claims, &vec![0; claims.money.len()]);
+        for SettledClaim { claim, actual: used } in &mut settlement.claims {
+            *used = actual(claim.amount);
+        }
+        for SettledMoney { claim, actual: cost } in &mut settlement.money {
+            let cost_at_most = u64::try_from(claim.amount.0).unwrap();
+            cost.0 = i64::try_from(actual(cost_at_most)).unwrap_or(i64::MAX);
+        }
+        for _ in 0..=self.random.below(2) {
             self.model.settle(&settlement);
-            harness.limiter().settle(settlement);
+            harness.limiter().settle(settlement.clone());
         }
         harness.settled().await;
     }
@@ -110,11 +132,11 @@ impl Run {
             Some(at) if self.random.below(2) == 0 => self.open.swap_remove(at),
             _ => (self.new_lease(), self.claims()),
         };
-        let void = super::void(id, &claims);
+        let void = voided(id, &claims);
         self.model.settle(&void);
         harness.limiter().settle(void);
         harness.settled().await;
-        let late = harness.limiter().reserve(id, &counts(&claims)).await;
+        let late = harness.limiter().reserve(id, &claims).await;
         assert!(late.is_err(), "seed {} step {step}: {late:?}", self.seed);
     }
 
@@ -128,6 +150,28 @@ impl Run {
         harness.advance(pause).await;
     }
 
+    /// Now and then late, or to somebody else.
+    async fn grant(&mut self, harness: &impl Harness, step: u32) {
+        let claim = self.any_money_claim();
+        let holder = match self.random.below(8) {
+            0 => Holder::Shared(Epoch(-1)),
+            _ => self.model.money.holder,
+        };
+        let (granted, elsewhere) = (self.amount(1_500), self.amount(600));
+        let grant = Grant {
+            scope: claim.scope.clone(),
+            window: claim.window,
+            holder,
+            granted: PicoUsdSum(granted.into()),
+            elsewhere: PicoUsdSum(elsewhere.into()),
+            is_final: self.random.below(3) == 0,
+        };
+        self.model.grant(&grant);
+        harness.limiter().grant(&grant).await.unwrap();
+        let standing = harness.limiter().standing(&claim.scope, &claim.window).await.unwrap();
+        assert_eq!(standing.unwrap_or_default(), self.model.money.standing(&claim), "seed {} step {step}", self.seed);
+    }
+
     fn new_lease(&mut self) -> LeaseId {
         self.next += 1;
         lease(u128::from(self.seed) << 64 | self.next)
@@ -138,9 +182,9 @@ impl Run {
         (count > 0).then(|| usize::try_from(self.random.below(count)).unwrap())
     }
 
-    /// Up to five claims, no scope and kind twice.
-    fn claims(&mut self) -> Vec<Claim> {
-        let mut claims = BTreeMap::new();
+    /// Up to five counts, no scope and kind twice, and in every second request one or two budgets.
+    fn claims(&mut self) -> Claims {
+        let mut counts = BTreeMap::new();
         for _ in 0..1 + self.random.below(5) {
             let scope = match self.random.below(3) {
                 0 => user(&format!("seed-{}", self.seed)),
@@ -154,19 +198,68 @@ impl Run {
                 // Sometimes lowered, sometimes more than ever fits.
                 _ => (LimitKind::Tokens, 600 + 200 * self.random.below(3), 1 + self.random.below(650)),
             };
-            claims.insert((scope, kind), (limit, amount));
+            counts.insert((scope, kind), (limit, amount));
         }
-        claims.into_iter().map(|((scope, kind), (limit, amount))| claim(scope, kind, limit, amount)).collect()
+        let counts =
+            counts.into_iter().map(|((scope, kind), (limit, amount))| claim(scope, kind, limit, amount)).collect();
+        let mut money: Vec<MoneyClaim> = (0..self.random.below(4) / 2 * 2).map(|_| self.any_money_claim()).collect();
+        money.dedup_by(|one, next| one.scope == next.scope);
+        Claims { counts, money }
+    }
+
+    /// Of a user's budget in windows of 100 s, or of a model's for ever.
+    fn any_money_claim(&mut self) -> MoneyClaim {
+        let (scope, window) = match self.random.below(2) {
+            0 => {
+                let length = 100_000_000;
+                let now = self.model.wall_clock().0;
+                // Sometimes the one before or after.
+                let off = match self.random.below(16) {
+                    0 => -length,
+                    1 => length,
+                    _ => 0,
+                };
+                let start = now - now % length + off;
+                let window = MoneyWindow { start: Timestamp(start), end: Timestamp(start + length) };
+                (user(&format!("seed-{}", self.seed)), window)
+            }
+            _ => (Scope::Model(format!("seed-{}", self.seed).into()), MoneyWindow::TOTAL),
+        };
+        let limit = (1_000 + 500 * i128::from(self.random.below(3))) * i128::from(self.unit);
+        let amount = match self.random.below(10) {
+            0 => 0,
+            _ => self.amount(400),
+        };
+        MoneyClaim { is_top_up: self.random.below(8) == 0, ..money_claim(scope, window, limit, amount) }
+    }
+
+    /// Less than so many units, and not a whole number of them. Never more than fits into an event.
+    fn amount(&mut self, units: u64) -> i64 {
+        let whole = i64::try_from(self.random.below(units)).unwrap();
+        let part = i64::try_from(self.random.below(u64::try_from(self.unit).unwrap())).unwrap();
+        whole.saturating_mul(self.unit).saturating_add(part)
+    }
+}
+
+fn sort(reply: &Reservation) -> &'static str {
+    match reply {
+        Reservation::Held(_) => "held",
+        Reservation::Refused { .. } => "refused",
+        Reservation::Exhausted { .. } => "exhausted",
+        Reservation::NeedsGrants { .. } => "needs grants",
+        Reservation::WrongWindow { .. } => "wrong window",
     }
 }
 
 /// Every use there ever was, in a list.
-#[derive(Default)]
 struct Model {
+    /// What the clock on the wall said when `now` was zero.
+    start: Timestamp,
     now: Duration,
     uses: Vec<Use>,
     /// `None`: settled or voided.
     leases: HashMap<LeaseId, Option<u64>>,
+    money: MoneyModel,
 }
 
 struct Use {
@@ -178,31 +271,29 @@ struct Use {
 }
 
 impl Model {
-    fn reserve(&mut self, id: LeaseId, claims: &[Claim]) -> Reservation {
+    fn reserve(&mut self, id: LeaseId, claims: &Claims) -> Reservation {
+        let now = self.wall_clock();
         if !matches!(self.leases.get(&id), Some(Some(_))) {
-            let waits = claims.iter().enumerate().filter_map(|(at, claim)| Some((at, self.wait(claim)?)));
-            // The first of those that wait longest.
-            if let Some((at, retry_after)) = waits.rev().max_by_key(|(_, wait)| *wait) {
-                let remaining = self.remaining(&claims[at]);
-                return Reservation::Refused { claim: at, remaining, retry_after };
+            let refusal = self.money.refusal(&claims.money, now);
+            let refusal =
+                refusal.or_else(|| self.refusal(&claims.counts)).or_else(|| self.money.missing(&claims.money));
+            if let Some(refusal) = refusal {
+                return refusal;
             }
             let second = self.now.as_secs();
-            for Claim { scope, kind, amount, .. } in claims {
+            for Claim { scope, kind, amount, .. } in &claims.counts {
                 let (scope, kind, amount) = (scope.clone(), *kind, i128::from(*amount));
                 self.uses.push(Use { lease: id, scope, kind, second, amount });
             }
+            self.money.take(id, &claims.money);
             self.leases.insert(id, Some(second));
         }
-        let standing = |claim: &Claim| {
-            let newest = self.in_window(claim, self.now.as_secs()).filter(|found| found.amount > 0);
-            let whole_at = newest.map(|found| found.second + 61).max();
-            let reset = match claim.kind {
-                LimitKind::Concurrency => Duration::ZERO,
-                _ => whole_at.map_or(Duration::ZERO, |second| Duration::from_secs(second) - self.now),
-            };
-            Standing { remaining: self.remaining(claim), reset }
-        };
-        Reservation::Held(Held { counts: claims.iter().map(standing).collect(), ..Held::default() })
+        Reservation::Held(Held {
+            counts: claims.counts.iter().map(|claim| self.standing(claim)).collect(),
+            money: claims.money.iter().map(|claim| self.money.standing(claim)).collect(),
+            holder: (!claims.money.is_empty()).then_some(self.money.holder),
+            is_degraded: false,
+        })
     }
 
     fn settle(&mut self, settlement: &Settlement) {
@@ -219,6 +310,33 @@ impl Model {
             };
             self.uses.iter_mut().filter(of_claim).for_each(|found| found.amount = used);
         }
+        self.money.settle(settlement);
+    }
+
+    fn grant(&mut self, grant: &Grant) {
+        let now = self.wall_clock();
+        self.money.grant(grant, now);
+    }
+
+    fn refusal(&self, claims: &[Claim]) -> Option<Reservation> {
+        let waits = claims.iter().enumerate().filter_map(|(at, claim)| Some((at, self.wait(claim)?)));
+        // The first of those that wait longest.
+        let (at, retry_after) = waits.rev().max_by_key(|(_, wait)| *wait)?;
+        Some(Reservation::Refused { claim: at, remaining: self.remaining(&claims[at]), retry_after })
+    }
+
+    fn standing(&self, claim: &Claim) -> Standing {
+        let newest = self.in_window(claim, self.now.as_secs()).filter(|found| found.amount > 0);
+        let whole_at = newest.map(|found| found.second + 61).max();
+        let reset = match claim.kind {
+            LimitKind::Concurrency => Duration::ZERO,
+            _ => whole_at.map_or(Duration::ZERO, |second| Duration::from_secs(second) - self.now),
+        };
+        Standing { remaining: self.remaining(claim), reset }
+    }
+
+    fn wall_clock(&self) -> Timestamp {
+        self.start.saturating_add(self.now)
     }
 
     /// How long until the claim fits if nothing more is used; `None`: it fits now.
