@@ -4,6 +4,7 @@
 //! [`TokioSpawner`]), the catalogue in memory, the key cache, the rate limiter of a single process, and the usage journal on
 //! disk with the drainer that brings it to the ledger.
 
+mod calendar;
 mod catalogue;
 mod clock;
 mod drainer;
@@ -20,6 +21,7 @@ mod runtime_tests;
 #[cfg(test)]
 mod test_events;
 
+pub use calendar::JiffCalendar;
 pub use catalogue::SwappableCatalogue;
 pub use clock::SystemClock;
 pub use drainer::Drainer;

@@ -4,6 +4,7 @@
 //! a macro that turns all its clauses into named tests, so that an adapter's test file is one line. A fault that could be in
 //! more than one adapter is mended with a clause here, not with a test of one adapter.
 
+pub mod calendar;
 pub mod dialect;
 pub mod key_store;
 pub mod llm_provider;
