@@ -7,6 +7,7 @@
 //! Never edit one that has been released.
 
 mod m0001_foundation;
+mod m0002_money;
 
 use sea_orm_migration::{MigrationTrait, MigratorTrait, async_trait};
 
@@ -16,6 +17,6 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_foundation::Foundation)]
+        vec![Box::new(m0001_foundation::Foundation), Box::new(m0002_money::Money)]
     }
 }

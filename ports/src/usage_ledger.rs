@@ -261,6 +261,15 @@ pub trait UsageLedger: Send + Sync {
     /// was granted and has not spent is free again. Idempotent.
     async fn close_holders(&self, spool: SpoolId, generation: i64) -> Result<(), StoreError>;
 
+    /// This process lives, none of its requests holds money of this epoch or an earlier one, and the ledger has all events of
+    /// those that did. Closes every shared holder of an earlier epoch than the current one of which all processes have said so,
+    /// those aside that are retired or were silent for a day. Without effect once the spool has been taken over.
+    async fn beat(&self, spool: SpoolId, generation: i64, closed_epoch: Epoch) -> Result<(), StoreError>;
+
+    /// The process ends, and the ledger has all its events: closes what this spool was granted, and nobody waits for its
+    /// beat any more. To be attached again is to live again. Without effect once the spool has been taken over.
+    async fn retire(&self, spool: SpoolId, generation: i64) -> Result<(), StoreError>;
+
     async fn budget(&self, scope: &Scope, window: &MoneyWindow) -> Result<BudgetSum, StoreError>;
 
     /// The operator's sums of whole hours, as [`UsageLedger::report`] rounds them. By [`Dimension::User`] and

@@ -11,10 +11,11 @@ use sea_orm::{
 
 use crate::{
     database::Database,
-    entity::{spool, usage_event, usage_hour},
+    entity::{budget_window, spool, usage_event, usage_hour, usage_provider_hour, usage_user_hour},
     event_row::event_rows,
     failure::{Failure, sql_state},
-    rollup::{LastAttempts, rollup},
+    rollup::{HourlySums, LastAttempts, Sums},
+    spools,
 };
 
 /// Rows of one statement. Each size is one more prepared statement, so there are few, and any batch is made of them.
@@ -57,11 +58,14 @@ async fn append_once(database: &Database, batch: &Batch) -> Result<Appended, Fai
         return Ok(answer);
     }
     let inserted = insert_events(&transaction, &rows).await?;
-    let last_attempts = LastAttempts::of(&batch.events);
-    rows.sort_by_key(|row| row.spool_position);
-    let new = batch.events.iter().zip(&rows).filter(|(_, row)| inserted.contains(&row.spool_position));
-    // Last, because other spools write to the same sums: their locks are held for as short as can be.
-    add_sums(&transaction, rollup(new, &last_attempts)).await?;
+    let new = rows.iter().filter(|row| inserted.contains(&row.spool_position));
+    let sums = Sums::of(new, &LastAttempts::of(&rows))?;
+    // Last, because other spools write to the same sums: their locks are held for as short as can be. Those that most spools
+    // share are the last of all.
+    add_sums::<usage_hour::Entity>(&transaction, sums.keys).await?;
+    add_sums::<usage_user_hour::Entity>(&transaction, sums.users).await?;
+    add_sums::<usage_provider_hour::Entity>(&transaction, sums.providers).await?;
+    add_to_budgets(&transaction, &sums.budgets).await?;
     transaction.commit().await?;
     Ok(Appended::Acknowledged(position(to)))
 }
@@ -71,10 +75,8 @@ async fn append_once(database: &Database, batch: &Batch) -> Result<Appended, Fai
 async fn where_it_stands(transaction: &DatabaseTransaction, batch: &Batch) -> Result<Appended, Failure> {
     let registered = spool::Entity::find_by_id(batch.spool.0).one(transaction).await?;
     let Some(registered) = registered else {
-        let row = spool::Model { id: batch.spool.0, generation: batch.generation, acknowledged: 0 };
-        let register = spool::Entity::insert(row.into_active_model());
-        let register = register.on_conflict(OnConflict::new().do_nothing().to_owned());
-        transaction.execute(&register.into_query()).await?;
+        let mut register = spools::registration(transaction.get_database_backend(), batch.spool, batch.generation);
+        transaction.execute(register.on_conflict(OnConflict::new().do_nothing().to_owned())).await?;
         return Ok(Appended::StandsAt(0));
     };
     if registered.generation > batch.generation {
@@ -105,21 +107,30 @@ async fn insert_events(transaction: &DatabaseTransaction, rows: &[usage_event::M
     Ok(inserted)
 }
 
-async fn add_sums(transaction: &DatabaseTransaction, sums: Vec<usage_hour::Model>) -> Result<(), DbErr> {
-    let mut add = OnConflict::columns([usage_hour::Column::KeyId, usage_hour::Column::Hour, usage_hour::Column::Model]);
-    for column in [
-        usage_hour::Column::Requests,
-        usage_hour::Column::Successful,
-        usage_hour::Column::Cancelled,
-        usage_hour::Column::InputTokens,
-        usage_hour::Column::OutputTokens,
-        usage_hour::Column::CostMicro,
-        usage_hour::Column::CostRest,
-    ] {
-        let stored = Expr::col((usage_hour::Entity, column));
-        add.value(column, stored.add(Expr::col(("excluded", column))));
+async fn add_sums<E>(transaction: &DatabaseTransaction, sums: Vec<E::Model>) -> Result<(), DbErr>
+where
+    E: HourlySums,
+    E::Model: IntoActiveModel<E::ActiveModel>,
+{
+    let mut add = OnConflict::columns(E::key_columns());
+    for column in E::count_columns() {
+        add.value(column, Expr::col((E::default(), column)).add(Expr::col(("excluded", column))));
     }
     for chunk in statements(&sums) {
+        let mut insert = Insert::many(chunk.iter().cloned().map(IntoActiveModel::into_active_model)).into_query();
+        transaction.execute(insert.on_conflict(add.clone())).await?;
+    }
+    Ok(())
+}
+
+/// A budget that nobody was granted anything of has a row as well: what is charged to it counts.
+async fn add_to_budgets(transaction: &DatabaseTransaction, sums: &[budget_window::Model]) -> Result<(), DbErr> {
+    let mut add =
+        OnConflict::columns([budget_window::Column::Scope, budget_window::Column::Win, budget_window::Column::Holder]);
+    for column in [budget_window::Column::SettledMicro, budget_window::Column::SettledRest] {
+        add.value(column, Expr::col((budget_window::Entity, column)).add(Expr::col(("excluded", column))));
+    }
+    for chunk in statements(sums) {
         let mut insert = Insert::many(chunk.iter().cloned().map(IntoActiveModel::into_active_model)).into_query();
         transaction.execute(insert.on_conflict(add.clone())).await?;
     }

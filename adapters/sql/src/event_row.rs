@@ -13,7 +13,7 @@ use ai4free_ports::{
     usage_ledger::{Batch, EventKind, Outcome, UsageEvent},
 };
 
-use crate::{entity::usage_event, failure::Failure};
+use crate::{entity::usage_event, failure::Failure, spending};
 
 /// The rows of a batch, in the order of their positions.
 pub(crate) fn event_rows(batch: &Batch, from: i64) -> Vec<usage_event::Model> {
@@ -52,6 +52,7 @@ fn event_row(event: &UsageEvent, batch: &Batch, position: i64) -> usage_event::M
         price_version: event.price_version.map(i64::from),
         cost_pico: event.cost.0,
         provider_cost_pico: event.provider_cost.map(|cost| cost.0),
+        spending: spending::to_text(&event.spending),
     }
 }
 
@@ -91,7 +92,7 @@ pub(crate) fn usage_event(row: usage_event::Model) -> Result<UsageEvent, Failure
         price_version: row.price_version.map(u32::try_from).transpose().map_err(|_| corrupt("price version"))?,
         cost: PicoUsd(row.cost_pico),
         provider_cost: row.provider_cost_pico.map(PicoUsd),
-        spending: Vec::new(),
+        spending: spending::parse(&row.spending)?,
     })
 }
 
@@ -103,7 +104,7 @@ fn stored_count(tokens: u64) -> i64 {
 }
 
 /// An enumeration as a small number.
-trait Code: Copy + 'static {
+pub(crate) trait Code: Copy + 'static {
     const ALL: &'static [Self];
 
     fn code(self) -> i16;

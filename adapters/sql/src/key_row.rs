@@ -3,18 +3,23 @@
 use std::borrow::Cow;
 
 use ai4free_ports::{
+    budget::{Budget, BudgetPeriod},
     key::{KeyId, StoredKey, StoredSecret},
-    limits::Limits,
+    limits::{Limits, OutagePolicy},
+    money::PicoUsdSum,
     runtime::Timestamp,
 };
 
 use crate::{
     entity::{api_key, api_key_secret},
     failure::Failure,
+    limbs::Limbs,
 };
 
 /// The row of a key that was changed last by change number `sequence`; for a new key also the place it has in lists.
 pub(crate) fn key_row(key: &StoredKey, sequence: i64) -> Result<api_key::Model, Failure> {
+    let budget = key.limits.budget.as_ref();
+    let amount = budget.map(|budget| Limbs::of(budget.amount));
     Ok(api_key::Model {
         id: key.id.as_str().to_owned(),
         name: key.name.to_string(),
@@ -24,6 +29,12 @@ pub(crate) fn key_row(key: &StoredKey, sequence: i64) -> Result<api_key::Model, 
         image_requests_per_minute: key.limits.image_requests_per_minute.map(clamped),
         tokens_per_minute: key.limits.tokens_per_minute.map(clamped),
         max_concurrent_requests: key.limits.max_concurrent_requests.map(clamped),
+        budget_micro: amount.map(|amount| amount.micro),
+        budget_rest: amount.map(|amount| amount.rest),
+        budget_period: budget.map(|budget| budget.period.as_str().to_owned()),
+        budget_time_zone: budget.map(|budget| budget.time_zone.as_ref().to_owned()),
+        budget_on_redis_down: budget.map(|budget| budget.on_redis_down.as_str().to_owned()),
+        on_redis_down: key.limits.on_redis_down.map(|policy| policy.as_str().to_owned()),
         models: serde_json::to_string(&key.models).map_err(|_| Failure::Corrupt("list of models".into()))?,
         max_output_tokens: key.max_output_tokens.map(clamped),
         expires_at: key.expires_at.map(|at| at.0),
@@ -57,7 +68,8 @@ pub(crate) fn stored_key(row: api_key::Model, secrets: Vec<api_key_secret::Model
             image_requests_per_minute: row.image_requests_per_minute.map(count),
             tokens_per_minute: row.tokens_per_minute.map(count),
             max_concurrent_requests: row.max_concurrent_requests.map(count),
-            ..Limits::NONE
+            budget: budget(&row)?,
+            on_redis_down: row.on_redis_down.as_deref().map(|text| outage_policy(text, &row.id)).transpose()?,
         },
         models: serde_json::from_str(&row.models).map_err(|_| corrupt("list of models", &row.id))?,
         secrets: secrets.into_iter().map(stored_secret).collect::<Result<_, _>>()?,
@@ -73,6 +85,22 @@ pub(crate) fn stored_key(row: api_key::Model, secrets: Vec<api_key_secret::Model
         last4: row.last4.into(),
         version: row.version,
     })
+}
+
+fn budget(row: &api_key::Model) -> Result<Option<Budget>, Failure> {
+    let Some(micro) = row.budget_micro else { return Ok(None) };
+    let missing = || corrupt("budget", &row.id);
+    let period = row.budget_period.as_deref().and_then(BudgetPeriod::parse).ok_or_else(missing)?;
+    Ok(Some(Budget {
+        amount: PicoUsdSum::from_limbs(micro, row.budget_rest.ok_or_else(missing)?),
+        period,
+        time_zone: row.budget_time_zone.as_deref().ok_or_else(missing)?.into(),
+        on_redis_down: outage_policy(row.budget_on_redis_down.as_deref().ok_or_else(missing)?, &row.id)?,
+    }))
+}
+
+fn outage_policy(text: &str, key: &str) -> Result<OutagePolicy, Failure> {
+    OutagePolicy::parse(text).ok_or_else(|| corrupt("outage policy", key))
 }
 
 fn stored_secret(row: api_key_secret::Model) -> Result<StoredSecret, Failure> {

@@ -6,13 +6,22 @@
 mod append;
 mod database;
 mod entity;
+mod epochs;
 mod event_row;
+mod event_span;
 mod failure;
+mod grants;
 mod key_row;
 mod key_store;
+mod keyset;
+mod limbs;
 mod limiter_mode;
+mod reports;
 mod rollup;
 mod schema;
+mod spending;
+mod spent;
+mod spools;
 #[cfg(test)]
 mod tests;
 mod usage_ledger;

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use ai4free_ports::{
     budget::{Epoch, MoneyWindow},
     error::StoreError,
-    money::PicoUsdSum,
     rate_limiter::Scope,
     request::RequestId,
     runtime::Timestamp,
@@ -15,22 +14,14 @@ use ai4free_ports::{
     },
 };
 use async_trait::async_trait;
-use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect,
-    sea_query::{Expr, ExprTrait, OnConflict, Query},
-};
 
 use crate::{
     append,
     database::Database,
-    entity::{spool, usage_event, usage_hour},
-    event_row,
-    failure::{Failure, in_the_background, while_a_client_waits},
-    rollup::hour_of,
+    epochs,
+    failure::{in_the_background, while_a_client_waits},
+    grants, reports, spools,
 };
-
-/// Most rows that [`UsageLedger::recent`] returns.
-const RECENT_ROWS: u16 = 1000;
 
 /// The ledger in Postgres or SQLite.
 pub struct SqlUsageLedger {
@@ -47,23 +38,7 @@ impl SqlUsageLedger {
 #[async_trait]
 impl UsageLedger for SqlUsageLedger {
     async fn attach(&self, spool: SpoolId) -> Result<Attachment, StoreError> {
-        let next_generation = Expr::col((spool::Entity, spool::Column::Generation)).add(1);
-        let mut attach = Query::insert();
-        attach
-            .into_table(spool::Entity)
-            .columns([spool::Column::Id, spool::Column::Generation, spool::Column::Acknowledged])
-            .values_panic([spool.0.into(), 1_i64.into(), 0_i64.into()])
-            .on_conflict(
-                OnConflict::column(spool::Column::Id).value(spool::Column::Generation, next_generation).to_owned(),
-            )
-            .returning(Query::returning().columns([spool::Column::Generation, spool::Column::Acknowledged]));
-        in_the_background(async {
-            let row = self.database.writer.query_one(&attach).await?;
-            let row = row.ok_or_else(|| Failure::Corrupt("no row of a spool that was just attached".into()))?;
-            let acknowledged: i64 = row.try_get_by_index(1)?;
-            Ok(Attachment { generation: row.try_get_by_index(0)?, acknowledged: unsigned(acknowledged) })
-        })
-        .await
+        in_the_background(spools::attach(&self.database, spool)).await
     }
 
     async fn append(&self, batch: &Batch) -> Result<Appended, StoreError> {
@@ -71,129 +46,56 @@ impl UsageLedger for SqlUsageLedger {
     }
 
     async fn report(&self, audience: &Audience, from: Timestamp, to: Timestamp) -> Result<UsageReport, StoreError> {
-        let end = hour_of(to.0.saturating_sub(1)).saturating_add(1);
-        let mut query = usage_hour::Entity::find()
-            .select_only()
-            .column_as(Expr::col(usage_hour::Column::Hour).div(24), "day")
-            .column(usage_hour::Column::Model)
-            .filter(usage_hour::Column::Hour.gte(hour_of(from.0)))
-            .filter(usage_hour::Column::Hour.lt(end))
-            .group_by(Expr::col("day"))
-            .group_by(usage_hour::Column::Model);
-        for column in [
-            usage_hour::Column::Requests,
-            usage_hour::Column::Successful,
-            usage_hour::Column::Cancelled,
-            usage_hour::Column::InputTokens,
-            usage_hour::Column::OutputTokens,
-            usage_hour::Column::CostMicro,
-            usage_hour::Column::CostRest,
-        ] {
-            // Postgres adds up bigint as numeric.
-            query = query.column_as(Expr::col(column).sum().cast_as("bigint"), column);
-        }
-        if let Audience::Key(key) = audience {
-            query = query.filter(usage_hour::Column::KeyId.eq(key.as_str()));
-        }
-        while_a_client_waits(async {
-            let mut report = UsageReport::default();
-            for sums in query.into_model::<Sums>().all(&self.database.reader).await? {
-                let day = i32::try_from(sums.day).map_err(|_| Failure::Corrupt("hour of a sum of usage".into()))?;
-                let counters = sums.counters();
-                report.by_day.entry(day).or_default().add(&counters);
-                report.by_model.entry(sums.model).or_default().add(&counters);
-            }
-            Ok(report)
-        })
-        .await
+        while_a_client_waits(reports::report(&self.database, audience, from, to)).await
     }
 
     async fn recent(&self, audience: &Audience, limit: u16) -> Result<Vec<UsageEvent>, StoreError> {
-        // The primary key backwards. A key that was silent for long is searched for until the deadline.
-        let mut query = usage_event::Entity::find()
-            .order_by_desc(usage_event::Column::Day)
-            .order_by_desc(usage_event::Column::RequestId)
-            .order_by_desc(usage_event::Column::Attempt)
-            .order_by_desc(usage_event::Column::Kind)
-            .order_by_desc(usage_event::Column::Revision)
-            .limit(u64::from(Ord::min(limit, RECENT_ROWS)));
-        if let Audience::Key(key) = audience {
-            query = query.filter(usage_event::Column::KeyId.eq(key.as_str()));
-        }
-        while_a_client_waits(async {
-            let rows = query.all(&self.database.reader).await?;
-            rows.into_iter().map(event_row::usage_event).collect()
-        })
-        .await
+        while_a_client_waits(reports::recent(&self.database, audience, limit)).await
     }
 
-    async fn grant(&self, _: &GrantRequest) -> Result<GrantAnswer, StoreError> {
-        Err(StoreError::Unavailable("not built".into()))
+    async fn grant(&self, request: &GrantRequest) -> Result<GrantAnswer, StoreError> {
+        while_a_client_waits(Box::pin(grants::grant(&self.database, request))).await
     }
 
-    async fn attest(&self, _: &str, _: Option<Epoch>) -> Result<Epoch, StoreError> {
-        Err(StoreError::Unavailable("not built".into()))
+    async fn attest(&self, run_id: &str, lost: Option<Epoch>) -> Result<Epoch, StoreError> {
+        while_a_client_waits(epochs::attest(&self.database, run_id, lost)).await
     }
 
-    async fn close_holders(&self, _: SpoolId, _: i64) -> Result<(), StoreError> {
-        Ok(())
+    async fn close_holders(&self, spool: SpoolId, generation: i64) -> Result<(), StoreError> {
+        in_the_background(spools::close_holders(&self.database, spool, generation)).await
     }
 
-    async fn budget(&self, _: &Scope, _: &MoneyWindow) -> Result<BudgetSum, StoreError> {
-        Err(StoreError::Unavailable("not built".into()))
+    async fn beat(&self, spool: SpoolId, generation: i64, closed_epoch: Epoch) -> Result<(), StoreError> {
+        in_the_background(spools::beat(&self.database, spool, generation, closed_epoch)).await
+    }
+
+    async fn retire(&self, spool: SpoolId, generation: i64) -> Result<(), StoreError> {
+        in_the_background(spools::retire(&self.database, spool, generation)).await
+    }
+
+    async fn budget(&self, scope: &Scope, window: &MoneyWindow) -> Result<BudgetSum, StoreError> {
+        while_a_client_waits(grants::budget(&self.database, scope, window)).await
     }
 
     async fn breakdown(
         &self,
-        _: Dimension,
-        _: Timestamp,
-        _: Timestamp,
+        by: Dimension,
+        from: Timestamp,
+        to: Timestamp,
     ) -> Result<BTreeMap<String, Counters>, StoreError> {
-        Err(StoreError::Unavailable("not built".into()))
+        while_a_client_waits(reports::breakdown(&self.database, by, from, to)).await
     }
 
     async fn charges(
         &self,
-        _: Timestamp,
-        _: Timestamp,
-        _: Option<(RequestId, u16)>,
+        from: Timestamp,
+        to: Timestamp,
+        after: Option<(RequestId, u16)>,
     ) -> Result<Vec<UsageEvent>, StoreError> {
-        Err(StoreError::Unavailable("not built".into()))
+        in_the_background(reports::charges(&self.database, from, to, after)).await
     }
 
     async fn verify(&self, _: Timestamp, _: Timestamp) -> Result<Verification, StoreError> {
         Err(StoreError::Unavailable("not built".into()))
     }
-}
-
-/// Sums of one UTC day and model.
-#[derive(FromQueryResult)]
-struct Sums {
-    day: i64,
-    model: String,
-    requests: i64,
-    successful: i64,
-    cancelled: i64,
-    input_tokens: i64,
-    output_tokens: i64,
-    cost_micro: i64,
-    cost_rest: i64,
-}
-
-impl Sums {
-    fn counters(&self) -> Counters {
-        Counters {
-            requests: unsigned(self.requests),
-            successful: unsigned(self.successful),
-            cancelled: unsigned(self.cancelled),
-            input_tokens: unsigned(self.input_tokens),
-            output_tokens: unsigned(self.output_tokens),
-            cost: PicoUsdSum::from_limbs(self.cost_micro, self.cost_rest),
-        }
-    }
-}
-
-/// Only a release without its hold could make a count negative.
-fn unsigned(stored: i64) -> u64 {
-    u64::try_from(stored).unwrap_or(0)
 }

@@ -1,23 +1,28 @@
 //! A ledger in memory that keeps the port's promises exactly, and fails when a test says so.
 
+mod budgets;
+mod sums;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::{Mutex, MutexGuard},
 };
 
 use ai4free_ports::{
-    budget::{Epoch, MoneyWindow},
+    budget::{Epoch, Holder, MoneyWindow},
     error::StoreError,
     rate_limiter::Scope,
     request::RequestId,
     runtime::Timestamp,
     usage_ledger::{
         Appended, Attachment, Audience, Batch, BudgetSum, Counters, Dimension, EventKind, GrantAnswer, GrantRequest,
-        Outcome, SpoolId, UsageEvent, UsageLedger, UsageReport, Verification,
+        SpoolId, UsageEvent, UsageLedger, UsageReport, Verification,
     },
 };
 use async_trait::async_trait;
 use tokio::sync::Notify;
+
+use self::budgets::Budgets;
 
 /// What goes wrong with one append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +66,7 @@ struct State {
     spools: HashMap<SpoolId, Attachment>,
     events: Vec<UsageEvent>,
     identities: HashSet<(RequestId, u16, EventKind, u16)>,
+    budgets: Budgets,
 }
 
 impl RecordingLedger {
@@ -137,6 +143,7 @@ impl RecordingLedger {
         for event in &batch.events {
             if state.identities.insert((event.request, event.attempt, event.kind, event.revision)) {
                 state.events.push(event.clone());
+                state.budgets.charge(event);
             }
         }
         let acknowledged = batch.from + batch.events.len() as u64;
@@ -151,7 +158,9 @@ impl UsageLedger for RecordingLedger {
         let mut state = self.state();
         let held = state.spools.entry(spool).or_insert(Attachment { generation: 0, acknowledged: 0 });
         held.generation += 1;
-        Ok(*held)
+        let held = *held;
+        state.budgets.attach(spool);
+        Ok(held)
     }
 
     async fn append(&self, batch: &Batch) -> Result<Appended, StoreError> {
@@ -182,36 +191,14 @@ impl UsageLedger for RecordingLedger {
     }
 
     async fn report(&self, audience: &Audience, from: Timestamp, to: Timestamp) -> Result<UsageReport, StoreError> {
-        let hour = |at: Timestamp| at.seconds().div_euclid(3600);
-        let hours = hour(from)..hour(Timestamp(to.0 + 3_599_999_999));
+        let state = self.state();
+        let events = state.events.iter().filter(|event| concerns(audience, event));
         let mut report = UsageReport::default();
-        let mut last_charges: BTreeMap<RequestId, UsageEvent> = BTreeMap::new();
-        let mut add = |event: &UsageEvent, counters: Counters| {
+        sums::count(events, from, to, |event, counters| {
             let day = i32::try_from(event.admitted_at.seconds().div_euclid(86_400)).unwrap();
-            report.by_model.entry(event.model.to_string()).or_default().add(&counters);
-            report.by_day.entry(day).or_default().add(&counters);
-        };
-        for event in self.state().events.iter().filter(|event| concerns(audience, event)) {
-            if !hours.contains(&hour(event.admitted_at)) {
-                continue;
-            }
-            let mut counters = Counters {
-                input_tokens: event.usage.input_total(),
-                output_tokens: event.usage.output_total(),
-                ..Counters::default()
-            };
-            counters.cost += event.cost;
-            add(event, counters);
-            let last = last_charges.get(&event.request).is_none_or(|last| last.attempt <= event.attempt);
-            if event.kind == EventKind::Charge && last {
-                last_charges.insert(event.request, event.clone());
-            }
-        }
-        for event in last_charges.values() {
-            let successful = u64::from(event.outcome == Outcome::Success);
-            let cancelled = u64::from(event.outcome == Outcome::Cancelled);
-            add(event, Counters { requests: 1, successful, cancelled, ..Counters::default() });
-        }
+            report.by_model.entry(event.model.to_string()).or_default().add(counters);
+            report.by_day.entry(day).or_default().add(counters);
+        });
         Ok(report)
     }
 
@@ -221,44 +208,75 @@ impl UsageLedger for RecordingLedger {
         Ok(newest_first.take(usize::from(limit)).cloned().collect())
     }
 
-    async fn grant(&self, _: &GrantRequest) -> Result<GrantAnswer, StoreError> {
-        Err(StoreError::Unavailable("not built".into()))
+    async fn grant(&self, request: &GrantRequest) -> Result<GrantAnswer, StoreError> {
+        let State { spools, events, budgets, .. } = &mut *self.state();
+        let generation = match request.holder {
+            Holder::Process { spool, .. } => spools.get(&spool).map(|held| held.generation),
+            Holder::Shared(_) => None,
+        };
+        Ok(budgets.grant(request, generation, events))
     }
 
-    async fn attest(&self, _: &str, _: Option<Epoch>) -> Result<Epoch, StoreError> {
-        Err(StoreError::Unavailable("not built".into()))
+    async fn attest(&self, run_id: &str, lost: Option<Epoch>) -> Result<Epoch, StoreError> {
+        Ok(self.state().budgets.attest(run_id, lost))
     }
 
     async fn close_holders(&self, spool: SpoolId, generation: i64) -> Result<(), StoreError> {
-        let events = self.state().events.len();
+        let events = {
+            let mut state = self.state();
+            state.budgets.close_holders(spool, generation);
+            state.events.len()
+        };
         self.closed_holders.lock().unwrap().push(ClosedHolders { spool, generation, events });
         Ok(())
     }
 
-    async fn budget(&self, _: &Scope, _: &MoneyWindow) -> Result<BudgetSum, StoreError> {
-        Err(StoreError::Unavailable("not built".into()))
+    async fn beat(&self, spool: SpoolId, generation: i64, closed_epoch: Epoch) -> Result<(), StoreError> {
+        let mut state = self.state();
+        if state.spools.get(&spool).is_some_and(|held| held.generation == generation) {
+            state.budgets.beat(spool, closed_epoch);
+        }
+        Ok(())
+    }
+
+    async fn retire(&self, spool: SpoolId, generation: i64) -> Result<(), StoreError> {
+        let mut state = self.state();
+        if state.spools.get(&spool).is_some_and(|held| held.generation == generation) {
+            state.budgets.retire(spool, generation);
+        }
+        Ok(())
+    }
+
+    async fn budget(&self, scope: &Scope, window: &MoneyWindow) -> Result<BudgetSum, StoreError> {
+        let state = self.state();
+        Ok(state.budgets.sum(scope, window, &state.events))
     }
 
     async fn breakdown(
         &self,
-        _: Dimension,
-        _: Timestamp,
-        _: Timestamp,
+        by: Dimension,
+        from: Timestamp,
+        to: Timestamp,
     ) -> Result<BTreeMap<String, Counters>, StoreError> {
-        Err(StoreError::Unavailable("not built".into()))
+        Ok(sums::breakdown(&self.state().events, by, from, to))
     }
 
     async fn charges(
         &self,
-        _: Timestamp,
-        _: Timestamp,
-        _: Option<(RequestId, u16)>,
+        from: Timestamp,
+        to: Timestamp,
+        after: Option<(RequestId, u16)>,
     ) -> Result<Vec<UsageEvent>, StoreError> {
-        Err(StoreError::Unavailable("not built".into()))
+        Ok(sums::charges(&self.state().events, from, to, after))
     }
 
-    async fn verify(&self, _: Timestamp, _: Timestamp) -> Result<Verification, StoreError> {
-        Err(StoreError::Unavailable("not built".into()))
+    /// The sums are made of the events when they are asked for: they can't differ.
+    async fn verify(&self, from: Timestamp, to: Timestamp) -> Result<Verification, StoreError> {
+        let days = from.seconds().div_euclid(86_400)..=Timestamp(to.0.saturating_sub(1)).seconds().div_euclid(86_400);
+        let state = self.state();
+        let events = state.events.iter().filter(|event| days.contains(&event.admitted_at.seconds().div_euclid(86_400)));
+        let events = events.count() as u64;
+        Ok(Verification { events, sums: events, differences: Vec::new() })
     }
 }
 

@@ -19,6 +19,12 @@ pub(crate) struct Model {
     pub(crate) image_requests_per_minute: Option<i64>,
     pub(crate) tokens_per_minute: Option<i64>,
     pub(crate) max_concurrent_requests: Option<i64>,
+    pub(crate) budget_micro: Option<i64>,
+    pub(crate) budget_rest: Option<i64>,
+    pub(crate) budget_period: Option<String>,
+    pub(crate) budget_time_zone: Option<String>,
+    pub(crate) budget_on_redis_down: Option<String>,
+    pub(crate) on_redis_down: Option<String>,
     /// JSON array of text.
     pub(crate) models: String,
     pub(crate) max_output_tokens: Option<i64>,

@@ -12,6 +12,12 @@ pub(crate) struct Model {
     pub(crate) id: Uuid,
     pub(crate) generation: i64,
     pub(crate) acknowledged: i64,
+    /// 1 live, 2 dead, 3 clean, 4 retired.
+    pub(crate) state: i16,
+    /// None of its requests holds money of this epoch or an earlier one, and the ledger has all their events.
+    pub(crate) closed_epoch: i64,
+    /// When it was last known to live, in microseconds by the database's clock.
+    pub(crate) beat_at: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -44,6 +44,8 @@ pub(crate) struct Model {
     pub(crate) price_version: Option<i64>,
     pub(crate) cost_pico: i64,
     pub(crate) provider_cost_pico: Option<i64>,
+    /// JSON array of `[scope, start of the window, holder]`; empty text for none.
+    pub(crate) spending: String,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

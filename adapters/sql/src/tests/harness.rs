@@ -28,11 +28,12 @@ pub(crate) const PATIENT: DatabaseOptions =
 
 /// What the role that serves has to be granted: neither schema changes, nor changes of the ledger's events.
 const GRANTS: &str = "
-    GRANT SELECT, INSERT, UPDATE ON api_key, key_change_sequence, pepper, spool, usage_hour TO {role};
+    GRANT SELECT, INSERT, UPDATE ON api_key, key_change_sequence, pepper, spool, limiter_epoch, budget_window TO {role};
+    GRANT SELECT, INSERT, UPDATE ON usage_hour, usage_user_hour, usage_provider_hour TO {role};
     GRANT SELECT, INSERT, UPDATE, DELETE ON api_key_secret TO {role};
     GRANT SELECT, INSERT ON usage_event TO {role};
-    GRANT SELECT ON seaql_migrations TO {role};
-    GRANT EXECUTE ON FUNCTION usage_event_ensure_partition(integer) TO {role};
+    GRANT SELECT ON seaql_migrations, usage_retention TO {role};
+    GRANT EXECUTE ON FUNCTION usage_event_ensure_partition(integer), usage_event_expire(integer) TO {role};
 ";
 
 /// A migrated database that is gone after [`end`](Self::end).
