@@ -137,7 +137,11 @@ impl Drainer {
     async fn drain(&self, spool: &Arc<Spool>, ledger: &dyn UsageLedger) -> Result<(), DrainError> {
         let id = spool.id();
         if spool.figures().unwritten_closes > 0 {
-            blocking(spool, |spool| Ok(spool.write_unwritten())).await?;
+            blocking(spool, |spool| {
+                spool.write_unwritten();
+                Ok(())
+            })
+            .await?;
         }
         while !spool.is_fenced() {
             let generation = self.attach(spool, ledger).await?;

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io,
     sync::{
-        Mutex,
+        Condvar, Mutex,
         atomic::{AtomicBool, AtomicUsize},
     },
 };
@@ -25,8 +25,8 @@ struct Disk {
     synced: Mutex<HashMap<PathBuf, u64>>,
     syncs: AtomicUsize,
     fails: AtomicBool,
-    /// A sync waits while a test holds this.
-    gate: Mutex<()>,
+    is_held_up: Mutex<bool>,
+    released: Condvar,
     begun: Notify,
     done: Notify,
 }
@@ -74,7 +74,8 @@ impl Syncable for SyncedHandle {
         let length = fs::metadata(&self.path)?.len();
         self.disk.syncs.fetch_add(1, Ordering::SeqCst);
         self.disk.begun.notify_one();
-        let _gate = self.disk.gate.lock().unwrap();
+        let is_held_up = self.disk.is_held_up.lock().unwrap();
+        drop(self.disk.released.wait_while(is_held_up, |is_held_up| *is_held_up).unwrap());
         if self.disk.fails.load(Ordering::SeqCst) {
             return Err(io::Error::other("failed on purpose"));
         }
@@ -87,6 +88,11 @@ impl Syncable for SyncedHandle {
 impl Disk {
     fn syncs(&self) -> usize {
         self.syncs.load(Ordering::SeqCst)
+    }
+
+    fn hold_up(&self, is_held_up: bool) {
+        *self.is_held_up.lock().unwrap() = is_held_up;
+        self.released.notify_all();
     }
 
     fn lose_power(&self, place: &Place) {
@@ -142,7 +148,7 @@ async fn one_sync_serves_all_who_wait() {
         journal.open(&bound(number)).unwrap();
         waiting.spawn(async move { journal.durable(bound(number).request).await });
     };
-    let slow = disk.gate.lock().unwrap();
+    disk.hold_up(true);
     wait_for(1);
     disk.begun.notified().await;
     (2..=100).for_each(&mut wait_for);
@@ -150,7 +156,7 @@ async fn one_sync_serves_all_who_wait() {
         tokio::task::yield_now().await;
     }
     assert_eq!(disk.syncs(), 1, "one at a time");
-    drop(slow);
+    disk.hold_up(false);
     for result in waiting.join_all().await {
         result.unwrap();
     }
@@ -190,14 +196,14 @@ async fn who_leaves_while_a_sync_runs_does_not_let_another_pass_before_it_has_en
     let (place, disk) = on_synced_disk(POWER_SAFE);
     let running = place.run();
     running.journal.open(&bound(1)).unwrap();
-    let slow = disk.gate.lock().unwrap();
+    disk.hold_up(true);
     tokio::select! {
         _ = running.journal.durable(bound(1).request) => panic!("the sync has not ended"),
         () = disk.begun.notified() => {}
     }
     let second = tokio::time::timeout(Duration::from_millis(20), running.journal.durable(bound(1).request)).await;
     assert!(second.is_err(), "the first sync has not ended");
-    drop(slow);
+    disk.hold_up(false);
     running.journal.durable(bound(1).request).await.unwrap();
     assert_eq!(disk.syncs(), 1);
 }
