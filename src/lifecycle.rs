@@ -55,6 +55,16 @@ impl Workers {
     }
 }
 
+/// From now on a file that would grow beyond `ulimit -f` is an error for who writes it, as a full disk is, and not the end of
+/// the process: a signal that somebody listens to does nothing else.
+pub fn survive_file_size_limit() {
+    // The number of SIGXFSZ on every Unix that we know but MIPS.
+    const SIGXFSZ: i32 = 25;
+    if signal(SignalKind::from_raw(SIGXFSZ)).is_err() {
+        tracing::warn!("a file size limit would end the process");
+    }
+}
+
 /// Cancels `stopping` at the first SIGTERM or SIGINT, and `now` at the second.
 pub async fn watch_signals(stopping: CancellationToken, now: CancellationToken) {
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))

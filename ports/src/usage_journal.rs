@@ -46,7 +46,7 @@ pub trait UsageJournal: Send + Sync {
     /// Replaces the earlier checkpoint of this request. Best effort.
     fn checkpoint(&self, checkpoint: &Checkpoint);
 
-    /// The final events of a request that was opened. Never fails for want of space: `open` has kept room for it. Closing a
+    /// The final events of a request that was opened, no more than a [`crate::usage_ledger::Batch`] holds. Never fails for want of space: `open` has kept room for it. Closing a
     /// request that is not open changes nothing.
     fn close(&self, request: RequestId, events: &[UsageEvent]);
 

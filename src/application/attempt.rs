@@ -27,6 +27,9 @@ use crate::application::{
     standing::LimitHeaders,
 };
 
+/// However many credentials there are: each attempt has a row, and a ledger takes the rows of a request at once, 500 at most.
+const MOST_ATTEMPTS: usize = 100;
+
 /// One configured provider, in the two ways in which it is called.
 pub struct Upstream {
     pub provider: Arc<dyn LlmProvider>,
@@ -96,7 +99,7 @@ impl Upstreams {
     ) -> Result<Answer, Failure> {
         let (mut meter, limits) = admitted.into_parts();
         let mut last: Option<ProviderError> = None;
-        for candidate in &plan.candidates {
+        for candidate in plan.candidates.iter().take(MOST_ATTEMPTS) {
             let Some(entry) = self.by_id.get(&candidate.target.provider) else { continue };
             if let Some(error) = last.take() {
                 if meter.extend(credential_scope(candidate.info)).await.is_err() {

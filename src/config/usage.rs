@@ -16,14 +16,27 @@ pub struct Usage {
     pub retention: Option<Duration>,
     pub spool_dir: PathBuf,
     pub spool_max_bytes: u64,
+    pub durability: Durability,
+}
+
+/// What a request that a provider works on survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// The death of the process.
+    #[default]
+    ProcessSafe,
+    /// The loss of power as well.
+    PowerSafe,
 }
 
 pub(super) fn read(section: Section<'_>, data_dir: &Path) -> Usage {
+    let durabilities = [("process_safe", Durability::ProcessSafe), ("power_safe", Durability::PowerSafe)];
     let days = section.optional_number("retention_days", 1..=36_500);
     let usage = Usage {
         retention: days.map(|days| Duration::from_secs(days * DAY_SECONDS)),
         spool_dir: section.optional_text("spool_dir").map_or_else(|| data_dir.join("spool"), PathBuf::from),
         spool_max_bytes: section.number("spool_max_bytes", 16 * MIB..=1024 * 1024 * MIB),
+        durability: section.choice("durability", &durabilities).unwrap_or_default(),
     };
     section.finish();
     usage

@@ -10,7 +10,8 @@ use std::{
 };
 
 use ai4free_local::{
-    CachedKeyStore, Drainer, KeyFeed, OsSecrets, SpoolJournal, SpoolOptions, SwappableCatalogue, TokioSpawner,
+    CachedKeyStore, Drainer, Durability, KeyFeed, OsSecrets, SpoolJournal, SpoolOptions, SwappableCatalogue,
+    TokioSpawner,
 };
 use ai4free_ports::{error::StoreError, key_store::KeyStore, runtime::KeyHasher, usage_ledger::UsageLedger};
 use ai4free_providers::dialects;
@@ -30,7 +31,7 @@ use crate::{
         reserver::Reserver, uptime::Uptime, usage::Usage,
     },
     bootstrap,
-    config::{Settings, secrets},
+    config::{Settings, secrets, usage},
     http::{App, BodyLimits, Origins, ReadinessSource, Server, ServerLimits, Standing, Surface, admin},
     lifecycle::{self, Workers},
     telemetry::Telemetry,
@@ -53,6 +54,7 @@ const FIRST_KEY_PLAN: &str = "unlimited";
 /// # Errors
 /// When the process can't start, or must not go on: [`Misconfigured`], or a store that fails where SQLite has no excuse.
 pub async fn serve(settings: Settings, telemetry: Telemetry) -> anyhow::Result<()> {
+    lifecycle::survive_file_size_limit();
     let served = match Gateway::build(&settings, &telemetry).await {
         Ok(gateway) => gateway.run(&settings).await,
         Err(error) => Err(error),
@@ -91,8 +93,7 @@ impl Gateway {
         let (end, mut workers) = (CancellationToken::new(), Workers::default());
 
         let ledger: Arc<dyn UsageLedger> = Arc::new(SqlUsageLedger::new(base.database.clone()));
-        let spool = SpoolOptions { capacity: settings.usage.spool_max_bytes, ..SpoolOptions::default() };
-        let opened = SpoolJournal::open(&settings.usage.spool_dir, spool, &clock, &*ids);
+        let opened = SpoolJournal::open(&settings.usage.spool_dir, spool_options(&settings.usage), &clock, &*ids);
         let (journal, drainer) = opened.context("can't open the usage journal")?;
         let (store, feed) = CachedKeyStore::new(Arc::new(SqlKeyStore::new(base.database.clone())), clock.clone());
         let (limiter, limiter_up) = limiter(settings, &*ids, &clock, &end, &mut workers)?;
@@ -123,7 +124,6 @@ impl Gateway {
             journal: journal.clone(),
             store: store.clone(),
             limiter_up,
-            spool_capacity: settings.usage.spool_max_bytes,
             gate,
             draining: AtomicBool::new(false),
         });
@@ -308,6 +308,14 @@ fn process_share(settings: &Settings) -> u32 {
     if settings.redis.is_some() { PART_OF_ONE_PROCESS } else { 1 }
 }
 
+fn spool_options(usage: &usage::Usage) -> SpoolOptions {
+    let durability = match usage.durability {
+        usage::Durability::ProcessSafe => Durability::ProcessSafe,
+        usage::Durability::PowerSafe => Durability::PowerSafe,
+    };
+    SpoolOptions { capacity: usage.spool_max_bytes, durability, ..SpoolOptions::default() }
+}
+
 fn excluded() -> Misconfigured {
     Misconfigured(
         "another process serves from this database, and limits in memory hold for one process only: give all of them the same \
@@ -353,7 +361,6 @@ struct Readiness {
     journal: Arc<SpoolJournal>,
     store: Arc<CachedKeyStore>,
     limiter_up: IsUp,
-    spool_capacity: u64,
     /// Until the database has been migrated and the limiter mode is ours.
     gate: Arc<Gate>,
     draining: AtomicBool,
@@ -365,7 +372,7 @@ impl ReadinessSource for Readiness {
         let blockers = [
             ("starting", !self.gate.is_open()),
             ("draining", self.draining.load(Ordering::Relaxed)),
-            ("spool", figures.is_fenced || figures.bytes >= self.spool_capacity),
+            ("spool", figures.is_refusing),
         ];
         let degraded = [("database", !self.store.store_is_up()), ("redis", !(self.limiter_up)())];
         let named =
@@ -376,13 +383,16 @@ impl ReadinessSource for Readiness {
 
 fn register_figures(telemetry: &Telemetry, readiness: &Arc<Readiness>) -> anyhow::Result<()> {
     type Figure = fn(&Readiness) -> u64;
-    let figures: [(&str, &str, Figure); 6] = [
+    let figures: [(&str, &str, Figure); 7] = [
         ("ai4free_spool_bytes", "Bytes in the usage journal.", |at| at.journal.figures().bytes),
         ("ai4free_spool_undrained_events", "Usage events that are not in the ledger yet.", |at| {
             at.journal.figures().undrained_events
         }),
         ("ai4free_spool_oldest_age_seconds", "Age of the oldest usage event that is not in the ledger yet.", |at| {
             at.journal.figures().undrained_age.as_secs()
+        }),
+        ("ai4free_spool_unwritten_requests", "Ended requests whose usage the disk does not take.", |at| {
+            at.journal.figures().unwritten_closes
         }),
         ("ai4free_requests_open", "Requests that are admitted and have not ended.", |at| {
             at.journal.figures().open_requests

@@ -233,6 +233,23 @@ async fn when_every_credential_is_refused_each_was_tried_once() {
     gateway.stop().await;
 }
 
+/// Each attempt is a row, and a ledger takes the rows of a request at once: 500 at most.
+#[tokio::test]
+async fn however_many_credentials_are_refused_a_request_is_tried_a_hundred_times_and_counted_once() {
+    let upstream = MockUpstream::always(Reply::error(401, &body("bad key"))).await;
+    let credentials: Vec<String> = (0..600).map(|number| format!("credential-{number}")).collect();
+    let gateway = Gateway::builder()
+        .set("OPENAI_API_KEYS", &credentials.join(","))
+        .set("OPENAI_BASE_URL", &upstream.url())
+        .start()
+        .await;
+    let key = gateway.key().await;
+    gateway.send(&post("/v1/chat/completions", &chat("gpt-4o")).key(&key.text)).await.error(502);
+    assert_eq!(upstream.request_count(), 100);
+    assert_eq!(gateway.usage_of(&key, 1).await["failed_requests"], 1);
+    gateway.stop().await;
+}
+
 #[tokio::test]
 async fn a_clients_own_error_is_not_tried_again() {
     let upstream = MockUpstream::always(Reply::error(400, &body("no"))).await;

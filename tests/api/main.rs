@@ -38,6 +38,8 @@ mod providers;
 #[cfg(test)]
 mod secrecy;
 #[cfg(test)]
+mod spool_full;
+#[cfg(test)]
 mod stream;
 #[cfg(test)]
 mod uptime;

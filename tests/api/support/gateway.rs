@@ -231,6 +231,14 @@ impl Gateway {
         self.stderr().lines().find_map(|line| address_in(line, "metrics are served"))
     }
 
+    /// `ulimit -f` of the running process: no file of it grows beyond this any more. `None` lifts it.
+    pub(crate) fn limit_file_size(&self, bytes: Option<u64>) {
+        let limit = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
+        let pid = self.child.id().to_string();
+        let limited = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={limit}:")]).status().unwrap();
+        assert!(limited.success());
+    }
+
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
         let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
@@ -252,6 +260,18 @@ impl Gateway {
         self.assert_ended_well().await;
         if Arc::strong_count(&self.stores) == 1 {
             // Of several processes over one database, the last one out.
+            self.stores.drop_database().await;
+        }
+    }
+
+    /// The same for one that has logged errors because the test made some.
+    pub(crate) async fn stop_after_trouble(mut self) {
+        self.terminate();
+        let status = self.ended().await;
+        let log = self.stderr();
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert!(!log.contains("panicked"), "{log}");
+        if Arc::strong_count(&self.stores) == 1 {
             self.stores.drop_database().await;
         }
     }

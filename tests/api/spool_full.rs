@@ -1,0 +1,89 @@
+//! A disk that takes nothing more. `RLIMIT_FSIZE` stands in for a full one: every write to a file fails, and raises a signal that
+//! ends a process which does not expect it.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::{
+    DONE, Gate, Gateway, MockUpstream, Reply, chat, chunk, completion, events, eventually, finish, get, post,
+    streamed_chat, usage,
+};
+
+const UNWRITTEN: &str = "ai4free_spool_unwritten_requests";
+
+async fn metric(gateway: &Gateway, name: &str) -> u64 {
+    let metrics = get("/metrics").send(gateway.admin_address().unwrap()).await.text();
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    value.unwrap_or_else(|| panic!("no {name} in {metrics}"))
+}
+
+#[tokio::test]
+async fn without_room_for_usage_nothing_is_sent_and_nothing_that_was_sent_is_lost() {
+    let gate = Gate::closed();
+    let upstream = MockUpstream::start().await;
+    let gateway = Gateway::builder().openai(&upstream).set("AI4FREE__ADMIN__LISTEN", "127.0.0.1:0").start().await;
+    let key = gateway.key().await;
+    let request = post("/v1/chat/completions", &chat("gpt-4o")).key(&key.text);
+    upstream.answer(Reply::json(&completion("ok")));
+    gateway.send(&request).await.success();
+    gateway.usage_of(&key, 1).await;
+    let rest = finish("stop") + &usage(9, 12) + DONE;
+    upstream.answer(Reply::stream().piece(&chunk("Hello there.")).wait(&gate).piece(&rest).end());
+    let mut exchange = gateway.open(&post("/v1/chat/completions", &streamed_chat("gpt-4o")).key(&key.text)).await;
+    let mut read = exchange.until("there.").await;
+
+    gateway.limit_file_size(Some(0));
+    for _ in 0..5 {
+        let refused = gateway.send(&request).await;
+        assert_eq!(refused.error(503)["code"], "accounting_unavailable");
+        assert!(refused.retry_after().is_some_and(|after| after >= Duration::from_secs(1)), "{:?}", refused.headers);
+    }
+    let unready = gateway.send(&get("/readyz")).await;
+    assert_eq!((unready.status, &unready.json()["reasons"]), (503, &json!(["spool"])));
+    gateway.send(&get("/livez")).await.success();
+    gate.open();
+    read.push_str(&exchange.whole().await.text());
+    assert_eq!(events(read.as_bytes()).last().unwrap(), "[DONE]");
+    assert_eq!(metric(&gateway, UNWRITTEN).await, 1);
+    assert_eq!(upstream.request_count(), 2, "no request that can't be charged is sent");
+
+    gateway.limit_file_size(None);
+    eventually("readiness to return, although nobody asks for anything", || async {
+        (gateway.send(&get("/readyz")).await.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(gateway.usage_of(&key, 2).await["successful_requests"], 2);
+    assert_eq!(metric(&gateway, UNWRITTEN).await, 0);
+    upstream.answer(Reply::json(&completion("ok")));
+    gateway.send(&request).await.success();
+    assert_eq!(gateway.usage_of(&key, 3).await["successful_requests"], 3);
+    gateway.stop_after_trouble().await;
+}
+
+#[tokio::test]
+async fn a_process_that_dies_on_a_full_disk_has_charged_all_that_it_sent() {
+    let upstream = MockUpstream::start().await;
+    let gate = Gate::closed();
+    let mut gateway = Gateway::before(&upstream).await;
+    let key = gateway.key().await;
+    let request = post("/v1/chat/completions", &chat("gpt-4o")).key(&key.text);
+    upstream.answer(Reply::json(&completion("ok")));
+    gateway.send(&request).await.success();
+    gateway.usage_of(&key, 1).await;
+    let rest = finish("stop") + &usage(9, 12) + DONE;
+    upstream.answer(Reply::stream().piece(&chunk("Hello there.")).wait(&gate).piece(&rest).end());
+    let mut exchange = gateway.open(&post("/v1/chat/completions", &streamed_chat("gpt-4o")).key(&key.text)).await;
+    exchange.until("there.").await;
+    gateway.limit_file_size(Some(0));
+    gate.open();
+    exchange.whole().await;
+    assert_eq!(gateway.send(&request).await.error(503)["code"], "accounting_unavailable");
+    gateway.crash();
+
+    let gateway = gateway.again().await;
+    let usage = gateway.usage_of(&key, 2).await;
+    assert_eq!(usage["failed_requests"], 1, "its end was not written, its beginning was: {usage}");
+    assert_eq!(upstream.request_count(), 2);
+    gateway.stop().await;
+}
