@@ -3,22 +3,12 @@
 //! On a normal end the settlement is in the journal before the last bytes are released; on every other end (error, client
 //! gone, panic, timeout) the meter's `Drop` writes it, synchronously.
 
-use std::{
-    borrow::Cow,
-    future::Future,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use ai4free_ports::{
     catalogue::Price,
-    error::{CountError, ProviderError, ProviderErrorKind},
-    llm_provider::{Facts, Frame, FrameStream},
+    error::{ProviderError, ProviderErrorKind},
+    llm_provider::Facts,
     money::PicoUsd,
     request::RequestId,
     runtime::Clock,
@@ -26,8 +16,6 @@ use ai4free_ports::{
     usage_journal::{Checkpoint, UsageJournal},
     usage_ledger::{Outcome, UsageEvent},
 };
-use bytes::Bytes;
-use futures_core::Stream;
 
 use crate::application::{
     admission::{Admission, Order},
@@ -39,10 +27,6 @@ use crate::application::{
     policy::ScopeLimits,
     pricing,
 };
-
-/// A stream writes what it has used so far at least this often, so that a crash loses no more.
-const CHECKPOINT_FRAMES: u32 = 64;
-const CHECKPOINT_EVERY: Duration = Duration::from_millis(250);
 
 /// Holds an open request's event, its leases and its observation, and settles all three together.
 pub(super) struct Meter {
@@ -141,6 +125,10 @@ impl Meter {
         }
     }
 
+    pub(super) fn has_usage(&self) -> bool {
+        self.facts.usage.is_some()
+    }
+
     pub(super) fn absorb(&mut self, facts: &Facts) {
         self.facts.absorb(facts);
     }
@@ -166,6 +154,11 @@ impl Meter {
         self.settle(Outcome::Failed, Some(error.kind.as_str()), usage, self.source());
     }
 
+    /// Settles a request that, for a reason of ours, was not sent after all.
+    pub(super) fn settle_unsent(&mut self, code: &'static str) {
+        self.settle(Outcome::Failed, Some(code), TokenUsage::default(), UsageSource::Estimated);
+    }
+
     fn usage_of_failure(&self, error: &ProviderError) -> TokenUsage {
         let may_have_cost = self.sent && error.request_was_sent && !self.refused_by_provider(error);
         if may_have_cost { self.observed() } else { TokenUsage::default() }
@@ -187,7 +180,8 @@ impl Meter {
         answered && self.facts == Facts::default()
     }
 
-    fn checkpoint(&self) {
+    /// Writes what has been used so far, so that a crash loses no more.
+    pub(super) fn checkpoint(&self) {
         let usage = pricing::plausible(self.observed());
         self.journal.checkpoint(&Checkpoint {
             request: self.event.request,
@@ -259,152 +253,5 @@ impl Drop for Meter {
             let outcome = if ours.is_some() { Outcome::Failed } else { Outcome::Cancelled };
             self.settle(outcome, ours, usage, self.source());
         }
-    }
-}
-
-/// Counts the usage of a stream that reported none.
-pub(super) type CountStream =
-    Box<dyn FnOnce(Vec<Bytes>) -> Pin<Box<dyn Future<Output = Result<TokenUsage, CountError>> + Send>> + Send>;
-
-/// Frames kept in case they have to be counted; more than this and the count is an estimate.
-const MOST_KEPT_BYTES: usize = 256 * 1024;
-
-/// A provider's stream, metered. Pulled: it reads no further than the client does. Dropping it drops the upstream call first,
-/// then settles.
-pub(super) struct MeteredStream {
-    inner: FrameStream,
-    meter: Meter,
-    frames_since_checkpoint: u32,
-    last_checkpoint: Duration,
-    /// When the stream was last left to the provider, or to the client.
-    left_at: Duration,
-    /// `None`: the provider is known to report usage, or the reply grew too long to keep.
-    kept: Option<Kept>,
-    /// Whether the provider's last complete stream reported its usage.
-    reports_usage: Arc<AtomicBool>,
-    /// The last frame, held back while its reply is being counted.
-    counting: Option<Counting>,
-    ended: bool,
-}
-
-struct Kept {
-    frames: Vec<Bytes>,
-    bytes: usize,
-    count: CountStream,
-}
-
-struct Counting {
-    last: Frame,
-    count: Pin<Box<dyn Future<Output = Result<TokenUsage, CountError>> + Send>>,
-}
-
-impl MeteredStream {
-    pub(super) fn new(inner: FrameStream, meter: Meter, reports_usage: Arc<AtomicBool>) -> Self {
-        let now = meter.monotonic();
-        Self {
-            inner,
-            meter,
-            frames_since_checkpoint: 0,
-            last_checkpoint: now,
-            left_at: now,
-            kept: None,
-            reports_usage,
-            counting: None,
-            ended: false,
-        }
-    }
-
-    /// Keeps the frames, so that they can be counted if the provider reports no usage.
-    pub(super) fn counted_by(mut self, count: CountStream) -> Self {
-        self.kept = Some(Kept { frames: Vec::new(), bytes: 0, count });
-        self
-    }
-
-    fn keep(&mut self, bytes: &Bytes) {
-        let Some(kept) = &mut self.kept else { return };
-        kept.bytes = kept.bytes.saturating_add(bytes.len());
-        if kept.bytes > MOST_KEPT_BYTES {
-            self.kept = None;
-        } else {
-            kept.frames.push(bytes.clone());
-        }
-    }
-
-    fn checkpoint_if_due(&mut self, now: Duration) {
-        self.frames_since_checkpoint += 1;
-        let due = now.saturating_sub(self.last_checkpoint) >= CHECKPOINT_EVERY;
-        if due || self.frames_since_checkpoint >= CHECKPOINT_FRAMES {
-            self.frames_since_checkpoint = 0;
-            self.last_checkpoint = now;
-            self.meter.checkpoint();
-        }
-    }
-
-    /// The reply is complete: settles before its last frame is released.
-    fn finish(&mut self, last: Frame, context: &mut Context<'_>) -> Poll<Option<Result<Frame, ProviderError>>> {
-        let reported = self.meter.facts.usage.is_some();
-        if self.reports_usage.load(Ordering::Relaxed) != reported {
-            self.reports_usage.store(reported, Ordering::Relaxed);
-        }
-        if let Some(kept) = self.kept.take().filter(|_| !reported) {
-            self.counting = Some(Counting { last, count: (kept.count)(kept.frames) });
-            return self.poll_counting(context);
-        }
-        self.meter.settle_success(None);
-        self.ended = true;
-        Poll::Ready(Some(Ok(last)))
-    }
-
-    fn poll_counting(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, ProviderError>>> {
-        let Some(counting) = &mut self.counting else { return Poll::Ready(None) };
-        let counted = ready!(counting.count.as_mut().poll(context));
-        if let Err(error) = &counted {
-            tracing::warn!(error = error as &dyn std::error::Error, "a reply without usage could not be counted");
-        }
-        self.meter.settle_success(counted.ok());
-        self.ended = true;
-        Poll::Ready(self.counting.take().map(|counting| Ok(counting.last)))
-    }
-}
-
-impl Stream for MeteredStream {
-    type Item = Result<Frame, ProviderError>;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = self.get_mut();
-        if this.ended {
-            return Poll::Ready(None);
-        }
-        let now = this.meter.monotonic();
-        this.meter.waited_upstream(now.saturating_sub(this.left_at));
-        let polled = this.poll_frame(now, context);
-        this.left_at = this.meter.monotonic();
-        polled
-    }
-}
-
-impl MeteredStream {
-    fn poll_frame(&mut self, now: Duration, context: &mut Context<'_>) -> Poll<Option<Result<Frame, ProviderError>>> {
-        if self.counting.is_some() {
-            return self.poll_counting(context);
-        }
-        let error = match ready!(self.inner.as_mut().poll_next(context)) {
-            Some(Ok(frame)) => {
-                self.meter.first_byte();
-                self.meter.absorb(&frame.facts);
-                self.keep(&frame.bytes);
-                if frame.facts.done {
-                    return self.finish(frame, context);
-                }
-                self.checkpoint_if_due(now);
-                return Poll::Ready(Some(Ok(frame)));
-            }
-            Some(Err(error)) => error,
-            // The port promises `done` or an error; an end without either is a cut stream.
-            None => ProviderError::new(ProviderErrorKind::Protocol),
-        };
-        self.ended = true;
-        self.meter.settle_failure(&error);
-        Poll::Ready(Some(Err(error)))
     }
 }

@@ -18,6 +18,7 @@ pub mod inference;
 pub mod key_budget;
 pub mod keys;
 pub mod leases;
+pub mod metered_stream;
 pub mod metering;
 pub mod models;
 pub mod observation;
