@@ -94,7 +94,14 @@ impl Answer {
             answer
         });
         let choices = choices.collect();
-        ChatReply { id: self.id, created: self.created, model: self.model, choices, usage: Some(self.usage), provider_cost: None }
+        ChatReply {
+            id: self.id,
+            created: self.created,
+            model: self.model,
+            choices,
+            usage: Some(self.usage),
+            provider_cost: None,
+        }
     }
 }
 
