@@ -181,7 +181,8 @@ pub enum Reservation {
         retry_after: Duration,
     },
     /// This money claim (an index) does not fit, and the ledger has said within the last second that there is no more; or the
-    /// budget itself is smaller than what is used.
+    /// budget itself is smaller than what this holder alone would then have used. (What others have may have shrunk since the
+    /// last grant: of that, the ledger is asked.)
     Exhausted { claim: usize, standing: GrantStanding },
     /// These money claims don't fit into what this holder was granted: ask the ledger, pass the grants on to
     /// [`RateLimiter::grant`] and reserve again.
@@ -206,7 +207,8 @@ pub struct Held {
 pub struct NeededGrant {
     /// Index of the money claim.
     pub claim: usize,
-    /// What the holder has so far. `None`: nothing in this window, or it has lost it; the ledger knows which.
+    /// What the holder has so far. `None`: nothing in this window, or it has lost it; the ledger knows which. A limiter that
+    /// can't have lost anything says zero.
     pub granted: Option<PicoUsdSum>,
 }
 

@@ -62,7 +62,7 @@ impl MemoryRateLimiter {
         self.holder.get().copied()
     }
 
-    fn hold(&self, id: LeaseId, claims: &Claims) -> Result<Reservation, LimiterDown> {
+    pub(crate) fn hold(&self, id: LeaseId, claims: &Claims) -> Result<Reservation, LimiterDown> {
         let holder = self.holder();
         if holder.is_none() && !claims.money.is_empty() {
             return Err(LimiterDown("the journal is not attached to the ledger yet".into()));
@@ -105,7 +105,9 @@ impl MemoryRateLimiter {
     fn end(&self, id: LeaseId, certainty: Certainty) -> Option<u64> {
         let mut leases = self.lease_shard(id)?;
         if certainty == Certainty::Unknown {
-            let tombstone = Lease::Voided { second: self.clock.monotonic().as_secs() };
+            let second = self.clock.monotonic().as_secs();
+            leases.forget_old(second);
+            let tombstone = Lease::Voided { second };
             return leases.states.insert(id, tombstone).and_then(Lease::reserved_in);
         }
         let second = leases.states.get(&id).copied().and_then(Lease::reserved_in)?;
@@ -157,9 +159,11 @@ impl RateLimiter for MemoryRateLimiter {
         Ok(())
     }
 
-    /// Nothing is ever lost here while the process lives, and its successor is another holder: a grant that is not known has
-    /// not arrived yet.
-    async fn forget(&self, _: Holder) -> Result<(), LimiterDown> {
+    /// Nothing is lost here while the process lives: if it may not go on as this holder, another process has its journal.
+    async fn forget(&self, holder: Holder) -> Result<(), LimiterDown> {
+        if self.holder() == Some(holder) {
+            return Err(LimiterDown("this process is no holder of budgets any more".into()));
+        }
         Ok(())
     }
 

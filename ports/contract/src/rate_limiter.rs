@@ -8,22 +8,20 @@ use std::{sync::Arc, time::Duration};
 
 use ai4free_ports::{
     budget::Holder,
-    key::KeyId,
-    limits::OutagePolicy,
-    rate_limiter::{
-        Certainty, Claim, Claims, LeaseId, LimitKind, RateLimiter, Reservation, Scope, SettledClaim, Settlement,
-        Standing,
-    },
-    request::RequestId,
+    money::PicoUsdSum,
+    rate_limiter::{Claim, LimitKind, RateLimiter, Reservation, Scope, Standing},
 };
 use async_trait::async_trait;
 use tokio::task::JoinSet;
-use uuid::Uuid;
+
+use fixture::{key, user};
 
 pub use budget::{claims, holder_of, money_claim, spent, time_of, voided};
+pub use fixture::{claim, counts, lease, settlement, void};
 pub use model::{any_order_of_operations_agrees_with_a_naive_model, no_interval_of_a_window_holds_more_than_the_limit};
 
 mod budget;
+mod fixture;
 mod model;
 pub mod money;
 mod money_model;
@@ -43,6 +41,11 @@ pub trait Harness: Send + Sync {
     /// Under whose name this limiter is granted money.
     async fn holder(&self) -> Holder {
         holder_of(&*self.limiter()).await
+    }
+
+    /// What it says it was granted where it knows of no grant: zero if it can't have lost one.
+    fn granted_at_first(&self) -> Option<PicoUsdSum> {
+        None
     }
 }
 
@@ -112,38 +115,6 @@ macro_rules! rate_limiter_contract {
             }
         }
     };
-}
-
-/// A lease of its own request.
-#[must_use]
-pub fn lease(number: u128) -> LeaseId {
-    LeaseId { request: RequestId(Uuid::from_u128(number)), number: 0 }
-}
-
-#[must_use]
-pub fn claim(scope: Scope, kind: LimitKind, limit: u64, amount: u64) -> Claim {
-    Claim { scope, kind, limit, amount, on_redis_down: OutagePolicy::LocalShare }
-}
-
-/// Claims without money.
-#[must_use]
-pub fn counts(claims: &[Claim]) -> Claims {
-    Claims::from(claims.to_vec())
-}
-
-/// The settlement of held claims to what `actual` says of each.
-#[must_use]
-pub fn settlement(id: LeaseId, claims: &[Claim], actual: &[u64]) -> Settlement {
-    let claims =
-        claims.iter().zip(actual).map(|(claim, actual)| SettledClaim { claim: claim.clone(), actual: *actual });
-    Settlement { lease: id, claims: claims.collect(), money: Vec::new(), holder: None, certainty: Certainty::Held }
-}
-
-/// The settlement of claims of which nobody knows whether they were held.
-#[must_use]
-pub fn void(id: LeaseId, claims: &[Claim]) -> Settlement {
-    let claims = claims.iter().map(|claim| SettledClaim { claim: claim.clone(), actual: claim.amount }).collect();
-    Settlement { lease: id, claims, money: Vec::new(), holder: None, certainty: Certainty::Unknown }
 }
 
 pub async fn exactly_the_limit_of_concurrent_requests_is_admitted(harness: &impl Harness) {
@@ -489,12 +460,4 @@ async fn concurrency_left(harness: &impl Harness, scope: Scope, limit: u64) -> u
 
 fn is_held(reservation: &Reservation) -> bool {
     matches!(reservation, Reservation::Held(_))
-}
-
-fn user(id: &str) -> Scope {
-    Scope::User(id.into())
-}
-
-fn key() -> Scope {
-    Scope::Key(KeyId::parse("0123456789ab").unwrap())
 }

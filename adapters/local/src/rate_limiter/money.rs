@@ -45,7 +45,8 @@ pub(super) fn missing(holder: Option<Holder>, assessed: &[Assessment]) -> Option
     let needed: Vec<NeededGrant> = missing
         .map(|(claim, Assessment { standing, .. })| NeededGrant {
             claim,
-            granted: standing.map(|standing| standing.granted),
+            // Nothing is ever lost here: what is not known was never spent.
+            granted: Some(standing.unwrap_or_default().granted),
         })
         .collect();
     if needed.is_empty() { None } else { Some(Reservation::NeedsGrants { holder: holder?, needed }) }

@@ -1,21 +1,26 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ai4free_contract::rate_limiter::{Harness, claim, counts, lease};
-use ai4free_ports::{key::KeyId, runtime::Timestamp, usage_ledger::SpoolId};
+use ai4free_contract::rate_limiter::{Harness, claim, claims, counts, lease, money_claim, spent};
+use ai4free_ports::{key::KeyId, money::PicoUsdSum, runtime::Timestamp, usage_ledger::SpoolId};
 use uuid::Uuid;
 
 use super::*;
 
 #[derive(Default)]
-struct MovableClock(AtomicU64);
+struct MovableClock {
+    micros: AtomicU64,
+    /// Seconds by which the clock on the wall is ahead.
+    off_by: AtomicU64,
+}
 
 impl Clock for MovableClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_seconds(1_700_000_000).saturating_add(self.monotonic())
+        Timestamp::from_seconds(1_700_000_000)
+            .saturating_add(self.monotonic() + Duration::from_secs(self.off_by.load(Ordering::SeqCst)))
     }
 
     fn monotonic(&self) -> Duration {
-        Duration::from_micros(self.0.load(Ordering::SeqCst))
+        Duration::from_micros(self.micros.load(Ordering::SeqCst))
     }
 }
 
@@ -42,10 +47,14 @@ impl Harness for Memory {
     }
 
     async fn advance(&self, by: Duration) {
-        self.clock.0.fetch_add(u64::try_from(by.as_micros()).unwrap(), Ordering::SeqCst);
+        self.clock.micros.fetch_add(u64::try_from(by.as_micros()).unwrap(), Ordering::SeqCst);
     }
 
     async fn settled(&self) {}
+
+    fn granted_at_first(&self) -> Option<PicoUsdSum> {
+        Some(PicoUsdSum::default())
+    }
 }
 
 fn start() -> impl Future<Output = Option<Memory>> {
@@ -156,4 +165,50 @@ async fn cost_of_reserve_and_settle() {
         });
     }
     println!("{:?} per reserve and settle", (clock.monotonic() - start) / u32::try_from(rounds).unwrap());
+}
+
+#[tokio::test]
+async fn no_request_with_a_budget_is_admitted_before_the_holder_is_known() {
+    let holder = Arc::new(OnceLock::new());
+    let limiter = MemoryRateLimiter::new(Arc::new(MovableClock::default()), holder.clone());
+    let wanted = claims(&[], &[money_claim(Scope::Gateway, MoneyWindow::TOTAL, 100, 1)]);
+    assert!(limiter.reserve(lease(1), &wanted).await.is_err());
+    assert!(matches!(limiter.reserve(lease(2), &counts(&[])).await, Ok(Reservation::Held(_))));
+    let known = Holder::Process { spool: SpoolId(Uuid::from_u128(7)), generation: 3 };
+    holder.set(known).unwrap();
+    let reply = limiter.reserve(lease(1), &wanted).await.unwrap();
+    assert!(matches!(reply, Reservation::NeedsGrants { holder, .. } if holder == known), "{reply:?}");
+    assert!(limiter.forget(known).await.is_err(), "there is no other holder to go on as");
+}
+
+#[tokio::test]
+async fn a_budget_is_kept_until_a_day_after_its_window_whatever_the_clock_on_the_wall_says() {
+    let memory = Memory::new();
+    let now = memory.clock.now();
+    let hour = MoneyWindow { start: now, end: now.saturating_add(Duration::from_secs(3_600)) };
+    let grant = Grant {
+        scope: Scope::Gateway,
+        window: hour,
+        holder: memory.holder().await,
+        granted: PicoUsdSum(100),
+        elsewhere: PicoUsdSum(0),
+        is_final: false,
+    };
+    memory.limiter.grant(&grant).await.unwrap();
+    let wanted = claims(&[], &[money_claim(Scope::Gateway, hour, 100, 60)]);
+    assert!(matches!(memory.limiter.reserve(lease(1), &wanted).await, Ok(Reservation::Held(_))));
+    // Any use of the scope sweeps.
+    let sweep = async |number| {
+        memory.limiter.reserve(lease(number), &counts(&[claim(Scope::Gateway, LimitKind::Requests, 9, 1)])).await
+    };
+    memory.clock.off_by.store(3 * 86_400, Ordering::SeqCst);
+    memory.advance(Duration::from_secs(3_600 + 86_400 - 1)).await;
+    sweep(2).await.unwrap();
+    assert!(memory.limiter.standing(&Scope::Gateway, &hour).await.unwrap().is_some());
+    memory.advance(Duration::from_secs(61)).await;
+    sweep(3).await.unwrap();
+    assert_eq!(memory.limiter.standing(&Scope::Gateway, &hour).await.unwrap(), None);
+    // Its request settles all the same, and nothing comes of it.
+    memory.limiter.settle(spent(lease(1), grant.holder, &wanted, &[60]));
+    assert_eq!(memory.limiter.standing(&Scope::Gateway, &hour).await.unwrap(), None);
 }

@@ -148,8 +148,10 @@ impl<'a, H: Harness> Budget<'a, H> {
         Reservation::Held(Held { money: vec![standing], holder: Some(self.holder), ..Held::default() })
     }
 
+    /// `None`: the first grant in this window.
     pub(super) fn needs(&self, granted: Option<i128>) -> Reservation {
-        let needed = vec![NeededGrant { claim: 0, granted: granted.map(PicoUsdSum) }];
+        let granted = granted.map(PicoUsdSum).or_else(|| self.harness.granted_at_first());
+        let needed = vec![NeededGrant { claim: 0, granted }];
         Reservation::NeedsGrants { holder: self.holder, needed }
     }
 }

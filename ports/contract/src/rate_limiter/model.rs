@@ -57,7 +57,13 @@ pub async fn any_order_of_operations_agrees_with_a_naive_model(harness: &impl Ha
     // Amounts of budgets in cents, and in millions of dollars.
     for (seed, unit) in [(11, 1), (12, 20_000_000_000_000_000), (13, 1), (14, 20_000_000_000_000_000)] {
         println!("seed {seed}");
-        let model = Model { start, now, uses: Vec::new(), leases: HashMap::new(), money: MoneyModel::new(holder) };
+        let model = Model {
+            start,
+            now,
+            uses: Vec::new(),
+            leases: HashMap::new(),
+            money: MoneyModel::new(holder, harness.granted_at_first()),
+        };
         let mut run = Run { random: Random(seed), seed, unit, model, open: Vec::new(), next: 0, replies };
         for step in 0..500 {
             match run.random.below(12) {

@@ -203,10 +203,11 @@ pub async fn money_and_counts_are_held_together_or_not_at_all(harness: &impl Har
             assert!(budget.standing().await.is_none_or(|standing| standing.used() == PicoUsdSum(0)));
         }
     };
+    let at_first = harness.granted_at_first();
     let needs = |needed: &[(usize, Option<i128>)]| {
         let needed = needed
             .iter()
-            .map(|(claim, granted)| NeededGrant { claim: *claim, granted: granted.map(PicoUsdSum) })
+            .map(|(claim, granted)| NeededGrant { claim: *claim, granted: granted.map(PicoUsdSum).or(at_first) })
             .collect();
         Reservation::NeedsGrants { holder, needed }
     };

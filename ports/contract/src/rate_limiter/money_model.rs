@@ -11,6 +11,7 @@ use ai4free_ports::{
 
 pub(super) struct MoneyModel {
     pub(super) holder: Holder,
+    granted_at_first: Option<PicoUsdSum>,
     granted: HashMap<(Scope, Timestamp), Granted>,
     uses: Vec<Use>,
 }
@@ -30,8 +31,8 @@ struct Use {
 }
 
 impl MoneyModel {
-    pub(super) fn new(holder: Holder) -> Self {
-        Self { holder, granted: HashMap::new(), uses: Vec::new() }
+    pub(super) fn new(holder: Holder, granted_at_first: Option<PicoUsdSum>) -> Self {
+        Self { holder, granted_at_first, granted: HashMap::new(), uses: Vec::new() }
     }
 
     pub(super) fn grant(&mut self, grant: &Grant, now: Timestamp) {
@@ -64,7 +65,7 @@ impl MoneyModel {
         let needed: Vec<NeededGrant> = missing
             .map(|(at, claim)| {
                 let granted = self.granted(claim).map(|granted| PicoUsdSum(granted.amount));
-                NeededGrant { claim: at, granted }
+                NeededGrant { claim: at, granted: granted.or(self.granted_at_first) }
             })
             .collect();
         (!needed.is_empty()).then_some(Reservation::NeedsGrants { holder: self.holder, needed })
