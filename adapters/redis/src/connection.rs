@@ -1,14 +1,15 @@
 use std::{
+    future::Future,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
 use fred::{
     clients::{Client, WithOptions},
-    error::ErrorKind,
+    error::{Error, ErrorKind},
     interfaces::ClientLike,
     types::{
-        FromValue, InfoKind,
+        FromValue,
         config::{ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy, TcpConfig},
     },
 };
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// Of one call, a reload of the script included: the port allows 150 ms, and the answer has to be made within them as well.
-const DEADLINE: Duration = Duration::from_millis(130);
+pub(crate) const DEADLINE: Duration = Duration::from_millis(130);
 /// Of one command; less than the deadline, so that the client itself forgets the command.
 const COMMAND_TIMEOUT: Duration = Duration::from_millis(120);
 const PROBE_EVERY: Duration = Duration::from_millis(250);
@@ -50,11 +51,36 @@ impl Connections {
 
     /// Calls the script. `arguments` may be asked twice.
     pub(crate) async fn call<R: FromValue>(&self, arguments: impl Fn() -> Arguments) -> Result<R, Unavailable> {
+        self.call_on(self.client()?, arguments).await
+    }
+
+    /// As [`Connections::call`], on this connection.
+    pub(crate) async fn call_on<R: FromValue>(
+        &self,
+        client: &WithOptions<Client>,
+        arguments: impl Fn() -> Arguments,
+    ) -> Result<R, Unavailable> {
+        self.within_deadline(self.script.call(client, arguments)).await
+    }
+
+    /// Calls a script that the server should know.
+    pub(crate) async fn call_loaded<R: FromValue>(
+        &self,
+        script: &Script,
+        arguments: Arguments,
+    ) -> Result<R, Unavailable> {
+        self.within_deadline(script.call_loaded(self.client()?, arguments)).await
+    }
+
+    /// The outcome of one command, which the breaker is told as well.
+    pub(crate) async fn within_deadline<R>(
+        &self,
+        command: impl Future<Output = Result<R, Error>>,
+    ) -> Result<R, Unavailable> {
         if self.breaker.is_open() {
             return Err(Unavailable::Suspended);
         }
-        let client = self.client()?;
-        let outcome = match timeout(DEADLINE, self.script.call(client, arguments)).await {
+        let outcome = match timeout(DEADLINE, command).await {
             Err(_) => Err(Unavailable::Timeout),
             Ok(Err(error)) if *error.kind() == ErrorKind::Timeout => Err(Unavailable::Timeout),
             Ok(Err(error)) => Err(Unavailable::Refused(error)),
@@ -77,6 +103,14 @@ impl Connections {
     #[cfg(feature = "contract")]
     pub(crate) fn are_all_connected(&self) -> bool {
         self.clients.iter().all(|client| client.is_connected())
+    }
+
+    /// Waits for the first connection.
+    pub(crate) async fn connected(&self) {
+        if let Some(client) = self.clients.first() {
+            // An error would be the end of the client, and that ends with the process.
+            let _ = client.wait_for_connect().await;
+        }
     }
 
     /// Connects, for as long as `shutdown` is not cancelled, and probes a Redis that stopped answering.
@@ -143,16 +177,12 @@ impl Connections {
         }
     }
 
-    /// Loads the script as soon as there is a server, and warns of what will bite later.
+    /// Loads the script as soon as there is a server.
     async fn introduce(&self) {
-        if let Some(client) = self.clients.first()
-            && client.wait_for_connect().await.is_ok()
-        {
+        self.connected().await;
+        if let Some(client) = self.clients.first() {
             // A failure shows, and is mended, with the first call.
             let _ = self.script.load(client).await;
-            if let Ok(info) = client.info::<String>(None::<InfoKind>).await {
-                warn_of(&info);
-            }
         }
         std::future::pending::<()>().await;
     }
@@ -193,22 +223,4 @@ fn client(options: &RedisOptions) -> Client {
     // No limit of attempts; 50 ms to 500 ms between them.
     let policy = ReconnectPolicy::new_exponential(0, 50, 500, 2);
     Client::new(server, Some(performance), Some(connection), Some(policy))
-}
-
-/// `info` is the reply of INFO.
-fn warn_of(info: &str) {
-    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
-    let major = field("redis_version").and_then(|version| version.split('.').next()?.parse::<u32>().ok());
-    if major.is_some_and(|major| major < 7) {
-        tracing::warn!(version = field("redis_version"), "Redis is older than version 7");
-    }
-    if field("maxmemory_policy").is_some_and(|policy| policy != "noeviction") {
-        tracing::warn!(
-            policy = field("maxmemory_policy"),
-            "Redis may evict limits when its memory is full: set maxmemory-policy to noeviction"
-        );
-    }
-    if field("role").is_some_and(|role| role != "master") {
-        tracing::warn!("Redis is a replica, which can't be written to");
-    }
 }

@@ -1,6 +1,6 @@
 use std::{collections::HashSet, time::Duration};
 
-use fred::{interfaces::HashesInterface, types::Value};
+use fred::types::Value;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -42,7 +42,7 @@ pub(crate) async fn run(connections: &Connections, keys: &Keys, open: &OpenLease
 
 /// One heartbeat of all open leases.
 pub(crate) async fn beat(connections: &Connections, keys: &Keys, open: &OpenLeases) -> Result<(), Unavailable> {
-    let leases = open.list();
+    let leases = open.concurrency();
     let mut parts: Vec<_> = leases.chunks(PART).collect();
     if parts.is_empty() {
         parts.push(&[]);
@@ -63,8 +63,8 @@ pub(crate) async fn beat(connections: &Connections, keys: &Keys, open: &OpenLeas
     Ok(())
 }
 
-/// Removes tombstones, and leases that a crash or a lost settlement left open. Their windows are over, and without a
-/// heartbeat so is their concurrency: nothing is owed for them.
+/// Removes tombstones, and leases that an abandoned reservation or a lost settlement left open. Their windows are over, and
+/// without a heartbeat so is their concurrency: all that they still hold is money, which is given back.
 pub(crate) async fn purge(connections: &Connections, keys: &Keys, open: &OpenLeases) -> Result<(), Unavailable> {
     let mut cursor = "0".to_owned();
     loop {
@@ -75,11 +75,17 @@ pub(crate) async fn purge(connections: &Connections, keys: &Keys, open: &OpenLea
         };
         let reply: Vec<String> = connections.call(arguments).await?;
         let [_, next, stale @ ..] = reply.as_slice() else { return Err(Unavailable::Reply) };
-        let ours: HashSet<String> = open.list().into_iter().map(|(lease, _)| keys::lease(lease)).collect();
-        let strays: Vec<String> = stale.iter().filter(|lease| !ours.contains(*lease)).cloned().collect();
-        if !strays.is_empty() {
-            let removed = connections.client()?.hdel::<Value, _, _>(keys.leases.clone(), strays).await;
-            removed.map_err(Unavailable::Refused)?;
+        let ours: HashSet<String> = open.ids().into_iter().map(keys::lease).collect();
+        let strays: Vec<&String> = stale.iter().filter(|lease| !ours.contains(*lease)).collect();
+        for part in strays.chunks(PART) {
+            let arguments = || {
+                let mut arguments = keys.arguments("S");
+                for lease in part {
+                    arguments.values.extend([lease.as_str().into(), "d".into(), 0.into(), 0.into()]);
+                }
+                arguments
+            };
+            connections.call::<Value>(arguments).await?;
         }
         if next == "0" {
             return Ok(());

@@ -1,6 +1,9 @@
 use std::fmt::Write;
 
-use ai4free_ports::rate_limiter::{Claim, LeaseId, LimitKind, Scope};
+use ai4free_ports::{
+    budget::{Epoch, MoneyWindow},
+    rate_limiter::{Claim, LeaseId, LimitKind, Scope},
+};
 use fred::types::Key;
 use sha2::{Digest, Sha256};
 
@@ -20,19 +23,22 @@ pub(crate) struct Keys {
     pub(crate) leases: Key,
     /// The latest second that any replica saw.
     pub(crate) clock: Key,
+    /// The epoch that the data belongs to.
+    epoch: Key,
 }
 
 impl Keys {
     pub(crate) fn new(prefix: &str, replica: &str) -> Self {
         let start = format!("{{{prefix}}}:{LAYOUT}:");
         let leases = format!("{start}l:{replica}").into();
-        let clock = format!("{start}t").into();
-        Self { start: start.into(), leases, clock }
+        let (clock, epoch) = (format!("{start}t").into(), format!("{start}e").into());
+        Self { start: start.into(), leases, clock, epoch }
     }
 
     /// What every call of an operation of the script begins with.
     pub(crate) fn arguments(&self, operation: &'static str) -> Arguments {
-        Arguments { keys: vec![self.leases.clone(), self.clock.clone()], values: vec![operation.into()] }
+        let keys = vec![self.leases.clone(), self.clock.clone(), self.epoch.clone()];
+        Arguments { keys, values: vec![operation.into()] }
     }
 
     /// Where a claim is counted.
@@ -44,6 +50,11 @@ impl Keys {
             LimitKind::Concurrency => "c",
         };
         format!("{}{kind}:{}", self.start, scope(&claim.scope)).into()
+    }
+
+    /// What a budget has seen in a window, in one epoch.
+    pub(crate) fn budget(&self, epoch: Epoch, of: &Scope, window: &MoneyWindow) -> Key {
+        format!("{}m:{}:{}:{}", self.start, epoch.0, scope(of), window.start.0).into()
     }
 }
 
@@ -87,5 +98,7 @@ mod tests {
             name(Scope::Model("m".repeat(129).into()), LimitKind::ImageRequests).len(),
             "{a4f}:0:w:images:model#".len() + 64
         );
+        let budget = keys.budget(Epoch(17), &Scope::User("u:1".into()), &MoneyWindow::TOTAL);
+        assert_eq!(budget.as_str(), Some("{a4f}:0:m:17:user:u:1:0"));
     }
 }

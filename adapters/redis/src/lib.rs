@@ -1,17 +1,22 @@
 //! Limits that several replicas of the gateway share, kept in Redis.
 //!
-//! [`RedisRateLimiter`] is one Lua script (`limiter.lua`) and the work around it: connections that fail fast and recover by
+//! [`RedisRateLimiter`] is one Lua script (`limiter.lua`, `money.lua`) and the work around it: connections that fail fast and recover by
 //! themselves, a breaker, a queue of settlements, and the heartbeat of the leases that this replica holds. Redis decides the
-//! time, so replicas need no common clock. All keys share one hash tag: a reservation is one atomic step, on a cluster too.
+//! time, so replicas need no common clock. Budgets are spent out of grants of the ledger, which also counts how often Redis
+//! lost its data (`epochs.rs`). All keys share one hash tag: a reservation is one atomic step, on a cluster too.
 
 mod breaker;
 mod connection;
+mod epochs;
 mod heartbeat;
 mod keys;
+mod money;
 mod open_leases;
 mod options;
 mod rate_limiter;
+mod reservation;
 mod script;
+mod server_info;
 mod settler;
 mod unavailable;
 

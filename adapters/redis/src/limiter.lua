@@ -1,15 +1,21 @@
 -- Limits in every scope, each operation one atomic step. Layout 0 of the keys: releases that run side by side share it.
 --
--- The loader puts in front: WINDOW (seconds), LEASE_MS, and server_ms(), the time of this server in milliseconds.
+-- The loader puts in front: EPOCH, WINDOW (seconds), LEASE_MS, server_ms(), the time of this server in milliseconds, and
+-- money.lua. EPOCH is a number in the script that is loaded only where the ledger has attested that epoch: a server that
+-- was restarted, or promoted, does not know that script. In the script for all that needs no money it is nil.
 --
--- KEYS[1]   leases of the calling replica; hash: lease id -> 'o' second (open) or 'x' second (voided); 'beat' -> '1'
+-- KEYS[1]   leases of the calling replica; hash: lease id -> 'o' second (open), then what it holds of budgets, or
+--           'x' second (voided); 'beat' -> '1'
 -- KEYS[2]   the latest second that any caller saw
--- KEYS[3..] one per claim
+-- KEYS[3]   the epoch that this server's data belongs to
+-- KEYS[4..] one per claim
 --             rate         hash: <second> -> used in it; s sum, o oldest second, n newest second
 --             concurrency  sorted set: lease id, its score the millisecond at which it expires
+--             budget       see money.lua
 -- ARGV[1]   operation; the rest is told there. The first number of every reply says how it went.
 
-local HELD, REFUSED, VOIDED, DONE = 0, 1, 2, 0
+local HELD, REFUSED, VOIDED, EXHAUSTED, NEEDS_GRANTS, WRONG_WINDOW, OTHER_EPOCH, DONE = 0, 1, 2, 3, 4, 5, 6, 0
+local FIRST = 4                     -- key of the first claim
 local CONCURRENCY_RETRY_MS = 1000   -- nobody knows when a request in flight will end
 local call = redis.call
 
@@ -47,14 +53,14 @@ local function roll(key)
   return { sum = sum, oldest = oldest, own = tonumber(found[4]) or 0 }
 end
 
--- Milliseconds until `amount` fits under `limit` if nothing more is used; a whole window if it never does.
-local function wait_ms(key, rate, limit, amount)
+-- Milliseconds until `used` fits under `limit` if nothing more is used; a whole window if it never does.
+local function wait_ms(key, rate, limit, used)
   local buckets = {}
   for bucket = rate.oldest, second do buckets[#buckets + 1] = bucket end
   local left, fits_at = rate.sum, second + WINDOW + 1
-  for i, used in ipairs(call('HMGET', key, unpack(buckets))) do
-    left = left - (tonumber(used) or 0)
-    if left + amount <= limit then fits_at = buckets[i] + WINDOW + 1; break end
+  for i, freed in ipairs(call('HMGET', key, unpack(buckets))) do
+    left = left - (tonumber(freed) or 0)
+    if left + used <= limit then fits_at = buckets[i] + WINDOW + 1; break end
   end
   return fits_at * 1000 - now
 end
@@ -73,19 +79,46 @@ local function whole_ms(key, rate, added)
   return (last + WINDOW + 1) * 1000 - now
 end
 
--- R: lease, then per claim: kind ('w' rate, 'c' concurrency), limit, amount
---   -> HELD, then per claim what remains and the milliseconds until the limit is whole
---    | REFUSED, index of the claim that waits longest, what remains of it, milliseconds
---    | VOIDED before it arrived
-local function reserve()
-  local lease = ARGV[2]
-  local state = call('HGET', KEYS[1], lease)
-  if state and state:sub(1, 1) == 'x' then return { VOIDED } end
-  local reply, plan, refusal = { HELD }, {}, nil
-  for i = 3, #KEYS do
-    local key, at = KEYS[i], 3 * (i - 2)
+-- The reply where another epoch's data is, or none's: -1.
+local function other_epoch()
+  local found = tonumber(call('GET', KEYS[3]))
+  if found ~= EPOCH then return { OTHER_EPOCH, found or -1 } end
+end
+
+-- What the money claims from KEYS[first] and ARGV[at] on meet: the budgets as they will be, a reply that comes before any
+-- refusal, and one that comes after.
+local function judge_money(first, at)
+  local planned, exhausted, needed = {}, nil, nil
+  for i = first, #KEYS do
+    local limit, claimed = limbs(ARGV[at], ARGV[at + 1]), limbs(ARGV[at + 2], ARGV[at + 3])
+    if now < tonumber(ARGV[at + 4]) or now >= tonumber(ARGV[at + 5]) then return nil, { WRONG_WINDOW, now } end
+    local found = budget_at(KEYS[i])
+    local budget = found or nothing_granted()
+    local used = plus(budget.used, claimed)
+    if exceeds(used, budget.granted) or exceeds(used, minus(limit, budget.elsewhere)) then
+      if exceeds(used, limit) or budget.final_until > now then
+        exhausted = exhausted or append_standing({ EXHAUSTED, i - first }, budget)
+      else
+        needed = needed or { NEEDS_GRANTS }
+        local granted = found and found.granted or { -1, -1 }
+        for _, number in ipairs({ i - first, granted[1], granted[2] }) do needed[#needed + 1] = number end
+      end
+    end
+    budget.claimed, budget.used, budget.reserved = claimed, used, plus(budget.reserved, claimed)
+    planned[i] = budget
+    at = at + 6
+  end
+  return planned, exhausted, needed
+end
+
+-- What the counts meet, which are the claims up to KEYS[last] and begin at ARGV[4]: what they need to be written, the
+-- standings after that, and the refusal of the one that waits longest. A lease that is held already claims nothing more.
+local function judge_counts(last, is_held)
+  local planned, standings, refusal = {}, {}, nil
+  for i = FIRST, last do
+    local key, at = KEYS[i], 4 + 3 * (i - FIRST)
     local kind, limit, amount = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
-    if state then amount = 0 end
+    if is_held then amount = 0 end
     local used, rate
     if kind == 'w' then
       rate = roll(key)
@@ -93,48 +126,105 @@ local function reserve()
     else
       used = call('ZCOUNT', key, string.format('(%.0f', now), '+inf')
     end
-    if used + amount > limit and not state then
+    if used + amount > limit and not is_held then
       local wait = rate and wait_ms(key, rate, limit, amount) or CONCURRENCY_RETRY_MS
-      if not refusal or wait > refusal[4] then refusal = { REFUSED, i - 3, math.max(limit - used, 0), wait } end
+      if not refusal or wait > refusal[4] then refusal = { REFUSED, i - FIRST, math.max(limit - used, 0), wait } end
     elseif not refusal then
-      plan[i] = rate or used
-      reply[#reply + 1] = math.max(limit - used - amount, 0)
-      reply[#reply + 1] = rate and whole_ms(key, rate, amount) or 0
+      planned[i] = rate or used
+      standings[#standings + 1] = math.max(limit - used - amount, 0)
+      standings[#standings + 1] = rate and whole_ms(key, rate, amount) or 0
     end
   end
-  if refusal then return refusal end
+  return planned, standings, refusal
+end
+
+local function write_count(key, planned, lease)
+  if type(planned) == 'table' then
+    call('HSET', key, 's', planned.sum + planned.amount, 'o', planned.oldest, 'n', second,
+      second, planned.own + planned.amount)
+    if planned.own == 0 or stepped_back then call('EXPIRE', key, WINDOW + 2) end
+  else
+    if planned % 64 == 0 then call('ZREMRANGEBYSCORE', key, '-inf', now) end
+    call('ZADD', key, now + LEASE_MS, lease)
+    call('PEXPIRE', key, 2 * LEASE_MS)
+  end
+end
+
+-- R: lease, number of counts, then per count: kind ('w' rate, 'c' concurrency), limit, amount; then per money claim:
+-- limit, amount, and from and before which millisecond it is valid
+--   -> HELD, then per count what remains and the milliseconds until the limit is whole, then per money claim its standing
+--    | WRONG_WINDOW, now
+--    | EXHAUSTED, index of the money claim, its standing
+--    | REFUSED, index of the count that waits longest, what remains of it, milliseconds
+--    | NEEDS_GRANTS, then per money claim in need its index and what is granted (-1: nothing ever)
+--    | VOIDED before it arrived
+local function reserve()
+  local lease, counts = ARGV[2], tonumber(ARGV[3])
+  local first_money = FIRST + counts
+  local state = call('HGET', KEYS[1], lease)
+  if state and state:sub(1, 1) == 'x' then return { VOIDED } end
+  local budgets, exhausted, needed
+  if #KEYS >= first_money then
+    local elsewhere = other_epoch()
+    if elsewhere then return elsewhere end
+    if not state then budgets, exhausted, needed = judge_money(first_money, 4 + 3 * counts) end
+    if exhausted then return exhausted end
+  end
+  local planned, reply, refusal = judge_counts(first_money - 1, state)
+  if refusal or needed then return refusal or needed end
+  table.insert(reply, 1, HELD)
+  for i = first_money, #KEYS do
+    append_standing(reply, budgets and budgets[i] or budget_at(KEYS[i]) or nothing_granted())
+  end
   if state then return reply end
-  for i = 3, #KEYS do
-    local key, planned = KEYS[i], plan[i]
-    if type(planned) == 'table' then
-      call('HSET', key, 's', planned.sum + planned.amount, 'o', planned.oldest, 'n', second,
-        second, planned.own + planned.amount)
-      if planned.own == 0 or stepped_back then call('EXPIRE', key, WINDOW + 2) end
-    else
-      if planned % 64 == 0 then call('ZREMRANGEBYSCORE', key, '-inf', now) end
-      call('ZADD', key, now + LEASE_MS, lease)
-      call('PEXPIRE', key, 2 * LEASE_MS)
+  for i = FIRST, first_money - 1 do write_count(KEYS[i], planned[i], lease) end
+  state = string.format('o%.0f', second)
+  for i = first_money, #KEYS do
+    if exceeds(budgets[i].claimed, ZERO) then
+      write_use(KEYS[i], budgets[i].used, budgets[i].reserved)
+      state = state .. hold(KEYS[i], budgets[i].claimed)
     end
   end
-  call('HSET', KEYS[1], lease, string.format('o%.0f', second))
+  call('HSET', KEYS[1], lease, state)
   return reply
 end
 
--- S: a batch; per settlement: lease, 'h' (held) or 'u' (unknown: void it), number of claims, and per claim its kind and
--- for a rate what was used minus what was reserved -> DONE
+-- G: epoch, granted, elsewhere, '1' if the ledger has no more, end of the window in milliseconds ('' if it has none)
+--   -> DONE, of no effect in another epoch
+local function grant()
+  if tonumber(ARGV[2]) ~= EPOCH then return { DONE } end
+  local other = other_epoch()
+  if other then return other end
+  local key, ends = KEYS[FIRST], ARGV[8]
+  local budget = budget_at(key)
+  if budget and exceeds(budget.granted, limbs(ARGV[3], ARGV[4])) then return { DONE } end
+  if not budget then write_use(key, ZERO, ZERO) end
+  call('HSET', key, 'gh', ARGV[3], 'gl', ARGV[4], 'bh', ARGV[5], 'bl', ARGV[6],
+    'f', ARGV[7] == '1' and now + FINAL_MS or 0)
+  if ends ~= '' then call('PEXPIRE', key, math.max(ends - now, 0) + DAY_MS) end
+  return { DONE }
+end
+
+-- S: a batch; per settlement: lease, 'h' (held), 'u' (unknown: void it, also if it arrives later) or 'd' (dead: void it),
+-- number of counts, number of money claims; per count its kind and for a rate what was used minus what was reserved; per
+-- money claim what was reserved and what was used. What is voided is told by the lease itself, as far as it is money.
+--   -> DONE
 local function settle()
-  local at, claim = 2, 3
+  local at, claim = 2, FIRST
   while ARGV[at] do
-    local lease, certainty, claims = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
-    at = at + 3
+    local lease, certainty = ARGV[at], ARGV[at + 1]
+    local first_money = claim + tonumber(ARGV[at + 2])
+    local next_settlement = first_money + tonumber(ARGV[at + 3])
+    at = at + 4
     local state = call('HGET', KEYS[1], lease)
-    local reserved_in = state and state:match('^o(%d+)$')
+    local reserved_in = state and state:match('^o(%d+)')
+    if reserved_in and certainty ~= 'h' then release(state) end
     if certainty == 'u' then
       if reserved_in or not state then call('HSET', KEYS[1], lease, string.format('x%.0f', second)) end
     elseif reserved_in then
       call('HDEL', KEYS[1], lease)
     end
-    for i = claim, claim + claims - 1 do
+    for i = claim, first_money - 1 do
       local key = KEYS[i]
       if ARGV[at] == 'w' then
         local change = tonumber(ARGV[at + 1])
@@ -149,7 +239,13 @@ local function settle()
         at = at + 1
       end
     end
-    claim = claim + claims
+    for i = first_money, next_settlement - 1 do
+      if reserved_in then
+        settle_budget(KEYS[i], limbs(ARGV[at], ARGV[at + 1]), limbs(ARGV[at + 2], ARGV[at + 3]))
+      end
+      at = at + 4
+    end
+    claim = next_settlement
   end
   return { DONE }
 end
@@ -158,8 +254,8 @@ end
 -- The caller holds these leases. Without 'beat' the server lost its data, and they are put back.
 local function heartbeat()
   local lost = call('HEXISTS', KEYS[1], 'beat') == 0
-  for i = 3, #KEYS do
-    local lease = ARGV[i]
+  for i = FIRST, #KEYS do
+    local lease = ARGV[i - FIRST + 3]
     local state = call('HGET', KEYS[1], lease)
     if not state and lost then
       state = 'o0'
@@ -181,7 +277,7 @@ local function purge()
   local page = call('HSCAN', KEYS[1], ARGV[2], 'COUNT', 100)
   local reply, fields = { DONE, page[1] }, page[2]
   for i = 1, #fields, 2 do
-    local state, since = fields[i + 1]:match('^([ox])(%d+)$')
+    local state, since = fields[i + 1]:match('^([ox])(%d+)')
     if state and tonumber(since) < second - WINDOW then
       if state == 'x' then call('HDEL', KEYS[1], fields[i]) else reply[#reply + 1] = fields[i] end
     end
@@ -189,5 +285,17 @@ local function purge()
   return reply
 end
 
-local operations = { R = reserve, S = settle, H = heartbeat, P = purge }
+-- E: nothing, or an epoch that begins here and the run id of the server for which it was attested
+--   -> DONE, the epoch that this server's data belongs to (-1: none), INFO
+local function epoch()
+  local info, found = call('INFO'), tonumber(call('GET', KEYS[3]))
+  local begins, run_id = tonumber(ARGV[2]), ARGV[3]
+  if begins and begins > (found or -1) and info:find('run_id:' .. run_id, 1, true) then
+    call('SET', KEYS[3], begins)
+    found = begins
+  end
+  return { DONE, found or -1, info }
+end
+
+local operations = { R = reserve, G = grant, S = settle, H = heartbeat, P = purge, E = epoch }
 return operations[ARGV[1]]()

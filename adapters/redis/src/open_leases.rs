@@ -8,7 +8,8 @@ use fred::types::Key;
 
 const SHARDS: usize = 16;
 
-/// The leases of this replica that hold concurrency, and where: what the heartbeat keeps alive.
+/// The leases of this replica that Redis must not lose or give up: with the concurrency that the heartbeat keeps alive, and
+/// until Redis knows how they ended.
 pub(crate) struct OpenLeases(Vec<Mutex<HashMap<LeaseId, Vec<Key>>>>);
 
 impl Default for OpenLeases {
@@ -24,6 +25,13 @@ impl OpenLeases {
         }
     }
 
+    /// Its concurrency is no longer kept alive.
+    pub(crate) fn end(&self, id: LeaseId) {
+        if let Some(keys) = self.shard(id).as_mut().and_then(|shard| shard.get_mut(&id)) {
+            keys.clear();
+        }
+    }
+
     pub(crate) fn remove(&self, id: LeaseId) {
         if let Some(mut shard) = self.shard(id) {
             shard.remove(&id);
@@ -31,13 +39,21 @@ impl OpenLeases {
     }
 
     /// Each lease once per key.
-    pub(crate) fn list(&self) -> Vec<(LeaseId, Key)> {
+    pub(crate) fn concurrency(&self) -> Vec<(LeaseId, Key)> {
         let mut all = Vec::new();
-        for shard in &self.0 {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        for shard in self.locked() {
             all.extend(shard.iter().flat_map(|(id, keys)| keys.iter().map(|key| (*id, key.clone()))));
         }
         all
+    }
+
+    pub(crate) fn ids(&self) -> Vec<LeaseId> {
+        self.locked().flat_map(|shard| shard.keys().copied().collect::<Vec<_>>()).collect()
+    }
+
+    /// One shard after the other.
+    fn locked(&self) -> impl Iterator<Item = MutexGuard<'_, HashMap<LeaseId, Vec<Key>>>> {
+        self.0.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn shard(&self, id: LeaseId) -> Option<MutexGuard<'_, HashMap<LeaseId, Vec<Key>>>> {

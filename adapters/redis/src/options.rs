@@ -1,5 +1,7 @@
 use fred::{error::ErrorKind, types::config::Config};
 
+use crate::script::TimeSource;
+
 const SCHEMES: [&str; 6] =
     ["redis://", "rediss://", "redis-cluster://", "rediss-cluster://", "redis-sentinel://", "rediss-sentinel://"];
 
@@ -10,8 +12,7 @@ pub struct RedisOptions {
     pub(crate) replica: Box<str>,
     pub(crate) prefix: Box<str>,
     pub(crate) connections: usize,
-    #[cfg(feature = "contract")]
-    pub(crate) movable_time: bool,
+    pub(crate) time: TimeSource,
 }
 
 /// Says nothing of the URL itself: it may hold a password.
@@ -45,14 +46,7 @@ impl RedisOptions {
             ErrorKind::Tls => InvalidOptions::Tls(error.into()),
             _ => InvalidOptions::Url,
         })?;
-        Ok(Self {
-            server,
-            replica: replica.into(),
-            prefix: "a4f".into(),
-            connections: 4,
-            #[cfg(feature = "contract")]
-            movable_time: false,
-        })
+        Ok(Self { server, replica: replica.into(), prefix: "a4f".into(), connections: 4, time: TimeSource::Server })
     }
 
     /// The hash tag of all keys, `a4f` if not set: installations that share one Redis need different ones.
@@ -72,7 +66,7 @@ impl RedisOptions {
     #[cfg(feature = "contract")]
     #[must_use]
     pub fn with_movable_time(mut self) -> Self {
-        self.movable_time = true;
+        self.time = TimeSource::Movable;
         self
     }
 }

@@ -1,27 +1,29 @@
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc};
 
 use ai4free_ports::{
-    budget::{Grant, GrantStanding, Holder, MoneyWindow},
+    budget::{Epoch, Grant, GrantStanding, Holder, MoneyWindow},
     error::LimiterDown,
-    rate_limiter::{Claim, Claims, Held, LeaseId, LimitKind, RateLimiter, Reservation, Scope, Settlement, Standing},
+    rate_limiter::{Claims, Held, LeaseId, LimitKind, RateLimiter, Reservation, Scope, Settlement},
+    usage_ledger::UsageLedger,
 };
 use async_trait::async_trait;
-use fred::types::Key;
+use fred::{interfaces::HashesInterface, types::Key};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    connection::Connections,
+    connection::{Connections, DEADLINE},
+    epochs::Epochs,
     heartbeat,
-    keys::{self, Keys},
+    keys::Keys,
+    money,
     open_leases::OpenLeases,
     options::RedisOptions,
+    reservation,
     script::{Arguments, Script},
     settler::{SettleQueue, Settler},
     unavailable::Unavailable,
 };
-
-/// Limits and amounts above this count as this: sums of them are exact in Lua's numbers.
-const LARGEST: u64 = 1 << 48;
 
 /// [`RateLimiter`] in Redis, shared by all replicas with the same prefix.
 ///
@@ -31,25 +33,26 @@ pub struct RedisRateLimiter {
     keys: Keys,
     open: OpenLeases,
     queue: SettleQueue,
+    epochs: Epochs,
 }
 
 impl RedisRateLimiter {
     /// The limiter, and the worker that connects it, delivers settlements and keeps leases alive. Redis need not be there
     /// yet. After `shutdown` is cancelled the worker delivers what is queued, for 2 s at most, and ends.
+    ///
+    /// Only claims of money need the ledger, and only until it has attested the epoch of the Redis that answers.
     pub fn connect(
         options: &RedisOptions,
+        ledger: Arc<dyn UsageLedger>,
         shutdown: CancellationToken,
     ) -> (Arc<Self>, impl Future<Output = ()> + Send + 'static) {
-        #[cfg(feature = "contract")]
-        let script = if options.movable_time { Script::on_movable_time() } else { Script::on_server_time() };
-        #[cfg(not(feature = "contract"))]
-        let script = Script::on_server_time();
         let (queue, settler) = SettleQueue::new();
         let limiter = Arc::new(Self {
-            connections: Connections::new(options, script),
+            connections: Connections::new(options, Script::new(options.time, None)),
             keys: Keys::new(&options.prefix, &options.replica),
             open: OpenLeases::default(),
             queue,
+            epochs: Epochs::new(ledger, options.time),
         });
         let worker = Arc::clone(&limiter).work(settler, shutdown);
         (limiter, worker)
@@ -73,30 +76,59 @@ impl RedisRateLimiter {
         self.queue.dropped()
     }
 
+    /// Why claims of money fail although Redis answers, if they do: it may evict keys, or the ledger is away.
+    #[must_use]
+    pub fn money_closed_reason(&self) -> Option<String> {
+        self.epochs.closed_because()
+    }
+
     async fn work(self: Arc<Self>, settler: Settler, shutdown: CancellationToken) {
         let settled = CancellationToken::new();
         let settle = async {
-            settler.run(&self.connections, &self.keys, &shutdown).await;
+            settler.run(&self.connections, &self.keys, &self.open, &shutdown).await;
             settled.cancel();
         };
         let beat = heartbeat::run(&self.connections, &self.keys, &self.open, &shutdown);
+        let attest = async {
+            tokio::select! {
+                () = self.epochs.run(&self.connections, &self.keys) => {}
+                () = shutdown.cancelled() => {}
+            }
+        };
         // Connected until the last settlement is delivered.
-        tokio::join!(self.connections.run(&settled), settle, beat);
+        tokio::join!(self.connections.run(&settled), settle, beat, attest);
         self.connections.close().await;
     }
 
-    fn reservation(&self, lease: LeaseId, claims: &[Claim]) -> Arguments {
-        let mut arguments = self.keys.arguments("R");
-        arguments.values.push(keys::lease(lease).into());
-        for claim in claims {
-            arguments.keys.push(self.keys.claim(claim));
-            let (kind, amount) = match claim.kind {
-                LimitKind::Concurrency => ("c", 1),
-                LimitKind::Requests | LimitKind::ImageRequests | LimitKind::Tokens => ("w", countable(claim.amount)),
-            };
-            arguments.values.extend([kind.into(), countable(claim.limit).into(), amount.into()]);
+    /// Calls the script of the current epoch. Where Redis turns out to be in another one, asks for that first.
+    async fn call_in_epoch(&self, arguments: impl Fn(Epoch) -> Arguments) -> Result<(Epoch, Vec<i64>), Unavailable> {
+        if !self.connections.is_up() {
+            return Err(Unavailable::Suspended);
         }
-        arguments
+        let calls = async {
+            loop {
+                let current = self.epochs.current().await?;
+                let reply: Result<Vec<i64>, _> =
+                    self.connections.call_loaded(&current.script, arguments(current.epoch)).await;
+                match reply.as_ref().map(Vec::as_slice) {
+                    Err(error) if error.is_unknown_script() => self.epochs.doubt(&current, None),
+                    // As OTHER_EPOCH in the script.
+                    Ok([6, found]) => self.epochs.doubt(&current, (*found < 0).then_some(current.epoch)),
+                    _ => return reply.map(|reply| (current.epoch, reply)),
+                }
+            }
+        };
+        timeout(DEADLINE, calls).await.unwrap_or(Err(Unavailable::Timeout))
+    }
+
+    async fn reserve_all(&self, lease: LeaseId, claims: &Claims) -> Result<Reservation, Unavailable> {
+        let arguments = |epoch| reservation::arguments(&self.keys, epoch, lease, claims);
+        if claims.money.is_empty() {
+            let reply: Vec<i64> = self.connections.call(|| arguments(None)).await?;
+            return reservation::understand(&reply, claims, None);
+        }
+        let (epoch, reply) = self.call_in_epoch(|epoch| arguments(Some(epoch))).await?;
+        reservation::understand(&reply, claims, Some(epoch))
     }
 }
 
@@ -106,13 +138,11 @@ impl RateLimiter for RedisRateLimiter {
         if claims.is_empty() {
             return Ok(Reservation::Held(Held::default()));
         }
-        let claims = &*claims.counts;
-        let reply: Vec<i64> = self.connections.call(|| self.reservation(lease, claims)).await?;
-        let reservation = understand(&reply, claims.len())?;
+        let reservation = self.reserve_all(lease, claims).await?;
         if matches!(reservation, Reservation::Held(_)) {
-            let concurrency = claims.iter().filter(|claim| claim.kind == LimitKind::Concurrency);
+            let concurrency = claims.counts.iter().filter(|claim| claim.kind == LimitKind::Concurrency);
             let taken: Vec<Key> = concurrency.map(|claim| self.keys.claim(claim)).collect();
-            if !taken.is_empty() {
+            if !taken.is_empty() || !claims.money.is_empty() {
                 self.open.insert(lease, taken);
             }
         }
@@ -120,22 +150,38 @@ impl RateLimiter for RedisRateLimiter {
     }
 
     fn settle(&self, settlement: Settlement) {
-        self.open.remove(settlement.lease);
-        if !settlement.claims.is_empty() {
+        if settlement.money.is_empty() {
+            self.open.remove(settlement.lease);
+        } else {
+            self.open.end(settlement.lease);
+        }
+        if !settlement.claims.is_empty() || !settlement.money.is_empty() {
             self.queue.push(settlement);
         }
     }
 
-    async fn grant(&self, _: &Grant) -> Result<(), LimiterDown> {
-        Err(LimiterDown("no budgets here yet".into()))
-    }
-
-    async fn forget(&self, _: Holder) -> Result<(), LimiterDown> {
+    async fn grant(&self, grant: &Grant) -> Result<(), LimiterDown> {
+        if let Holder::Shared(epoch) = grant.holder {
+            self.call_in_epoch(|_| money::grant(&self.keys, epoch, grant)).await?;
+        }
         Ok(())
     }
 
-    async fn standing(&self, _: &Scope, _: &MoneyWindow) -> Result<Option<GrantStanding>, LimiterDown> {
-        Ok(None)
+    async fn forget(&self, holder: Holder) -> Result<(), LimiterDown> {
+        if let Holder::Shared(epoch) = holder {
+            let left = timeout(DEADLINE, self.epochs.leave(epoch)).await;
+            left.unwrap_or(Err(Unavailable::Timeout))?;
+        }
+        Ok(())
+    }
+
+    async fn standing(&self, scope: &Scope, window: &MoneyWindow) -> Result<Option<GrantStanding>, LimiterDown> {
+        let current = timeout(DEADLINE, self.epochs.current()).await.unwrap_or(Err(Unavailable::Timeout))?;
+        let key = self.keys.budget(current.epoch, scope, window);
+        let client = self.connections.client()?;
+        let fields = client.hmget::<Vec<Option<i64>>, _, _>(key, money::STANDING_FIELDS.to_vec());
+        let found = self.connections.within_deadline(fields).await?;
+        Ok(found.into_iter().collect::<Option<Vec<i64>>>().map(|numbers| money::standing(&numbers)).transpose()?)
     }
 }
 
@@ -145,7 +191,7 @@ impl RedisRateLimiter {
     ///
     /// # Errors
     /// When Redis can't be asked.
-    pub async fn move_time(&self, since_epoch: Duration) -> Result<(), LimiterDown> {
+    pub async fn move_time(&self, since_epoch: std::time::Duration) -> Result<(), LimiterDown> {
         use fred::interfaces::KeysInterface;
         let key = format!("{}:movable", self.keys.clock.as_str().unwrap_or_default());
         let millis = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
@@ -173,34 +219,5 @@ impl RedisRateLimiter {
     /// When Redis can't be asked.
     pub async fn purge(&self) -> Result<(), LimiterDown> {
         Ok(heartbeat::purge(&self.connections, &self.keys, &self.open).await?)
-    }
-}
-
-/// As the script counts.
-pub(crate) fn countable(amount: u64) -> i64 {
-    i64::try_from(amount.min(LARGEST)).unwrap_or(i64::MAX)
-}
-
-/// The reply of the operation `R`, as `limiter.lua` describes it.
-fn understand(reply: &[i64], claims: usize) -> Result<Reservation, Unavailable> {
-    let positive = |number: i64| u64::try_from(number).map_err(|_| Unavailable::Reply);
-    match reply {
-        [0, standings @ ..] if standings.len() == 2 * claims => {
-            let standing = |pair: &[i64]| match pair {
-                [remaining, reset] => {
-                    Ok(Standing { remaining: positive(*remaining)?, reset: Duration::from_millis(positive(*reset)?) })
-                }
-                _ => Err(Unavailable::Reply),
-            };
-            let counts = standings.chunks(2).map(standing).collect::<Result<_, _>>()?;
-            Ok(Reservation::Held(Held { counts, ..Held::default() }))
-        }
-        [1, claim, remaining, retry_after] => Ok(Reservation::Refused {
-            claim: usize::try_from(*claim).map_err(|_| Unavailable::Reply)?,
-            remaining: positive(*remaining)?,
-            retry_after: Duration::from_millis(positive(*retry_after)?),
-        }),
-        [2] => Err(Unavailable::Voided),
-        _ => Err(Unavailable::Reply),
     }
 }

@@ -1,4 +1,4 @@
-use ai4free_ports::rate_limiter::RATE_WINDOW;
+use ai4free_ports::{budget::Epoch, rate_limiter::RATE_WINDOW};
 use fred::{
     clients::{Client, WithOptions},
     error::{Error, ErrorKind},
@@ -9,7 +9,8 @@ use fred::{
 
 use crate::heartbeat::LEASE;
 
-const BODY: &str = include_str!("limiter.lua");
+const MONEY: &str = include_str!("money.lua");
+const OPERATIONS: &str = include_str!("limiter.lua");
 
 const SERVER_TIME: &str = "local function server_ms()
   local time = redis.call('TIME')
@@ -17,10 +18,24 @@ const SERVER_TIME: &str = "local function server_ms()
 end
 ";
 
+/// In milliseconds in a key; it begins at 0, and stands still between changes.
+#[cfg(feature = "contract")]
+const MOVABLE_TIME: &str =
+    "local function server_ms() return tonumber(redis.call('GET', KEYS[2] .. ':movable') or 0) end
+";
+
 /// What one call of the script is given.
 pub(crate) struct Arguments {
     pub(crate) keys: Vec<Key>,
     pub(crate) values: Vec<Value>,
+}
+
+/// Whose time the script goes by.
+#[derive(Clone, Copy)]
+pub(crate) enum TimeSource {
+    Server,
+    #[cfg(feature = "contract")]
+    Movable,
 }
 
 /// The limiter's script as this version has it. Another version has another digest, so both can run side by side.
@@ -30,14 +45,18 @@ pub(crate) struct Script {
 }
 
 impl Script {
-    pub(crate) fn on_server_time() -> Self {
-        Self::with_time(SERVER_TIME)
-    }
-
-    /// Takes the time in milliseconds from a key, and stands still between changes of it.
-    #[cfg(feature = "contract")]
-    pub(crate) fn on_movable_time() -> Self {
-        Self::with_time("local function server_ms() return tonumber(redis.call('GET', KEYS[2] .. ':movable')) end\n")
+    /// The script of one epoch or, without money, of all of them.
+    pub(crate) fn new(time: TimeSource, epoch: Option<Epoch>) -> Self {
+        let epoch = epoch.map_or("nil".to_owned(), |epoch| epoch.0.to_string());
+        let (window, lease) = (RATE_WINDOW.as_secs(), LEASE.as_millis());
+        let time = match time {
+            TimeSource::Server => SERVER_TIME,
+            #[cfg(feature = "contract")]
+            TimeSource::Movable => MOVABLE_TIME,
+        };
+        let source =
+            format!("local EPOCH = {epoch}\nlocal WINDOW, LEASE_MS = {window}, {lease}\n{time}{MONEY}{OPERATIONS}");
+        Self { digest: sha1_hash(&source), source }
     }
 
     /// One EVALSHA. A server that does not know the script (new, restarted, failed over, flushed) is given it, once.
@@ -46,29 +65,30 @@ impl Script {
         client: &WithOptions<Client>,
         arguments: impl Fn() -> Arguments,
     ) -> Result<R, Error> {
-        let Arguments { keys, values } = arguments();
-        match client.evalsha(self.digest.as_str(), keys, values).await {
+        match self.call_loaded(client, arguments()).await {
             Err(error) if is_unknown_script(&error) => {
                 self.load(client).await?;
-                let Arguments { keys, values } = arguments();
-                client.evalsha(self.digest.as_str(), keys, values).await
+                self.call_loaded(client, arguments()).await
             }
             answer => answer,
         }
+    }
+
+    /// One EVALSHA. That a server does not know the script is an error: see [`is_unknown_script`].
+    pub(crate) async fn call_loaded<R: FromValue>(
+        &self,
+        client: &WithOptions<Client>,
+        arguments: Arguments,
+    ) -> Result<R, Error> {
+        client.evalsha(self.digest.as_str(), arguments.keys, arguments.values).await
     }
 
     /// Onto every primary of a cluster.
     pub(crate) async fn load(&self, client: &WithOptions<Client>) -> Result<(), Error> {
         client.script_load_cluster::<Value, _>(self.source.as_str()).await.map(|_| ())
     }
-
-    fn with_time(time: &str) -> Self {
-        let (window, lease) = (RATE_WINDOW.as_secs(), LEASE.as_millis());
-        let source = format!("local WINDOW, LEASE_MS = {window}, {lease}\n{time}{BODY}");
-        Self { digest: sha1_hash(&source), source }
-    }
 }
 
-fn is_unknown_script(error: &Error) -> bool {
+pub(crate) fn is_unknown_script(error: &Error) -> bool {
     *error.kind() != ErrorKind::Timeout && error.details().starts_with("NOSCRIPT")
 }

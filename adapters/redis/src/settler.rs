@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use ai4free_ports::rate_limiter::{Certainty, LimitKind, SettledClaim, Settlement};
+use ai4free_ports::{
+    budget::Holder,
+    rate_limiter::{Certainty, LimitKind, SettledClaim, Settlement},
+};
 use fred::types::Value;
 use futures_util::future::join_all;
 use tokio::{
@@ -19,7 +22,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     connection::Connections,
     keys::{self, Keys},
-    rate_limiter::countable,
+    money,
+    open_leases::OpenLeases,
+    reservation::{count, countable},
     script::Arguments,
 };
 
@@ -87,7 +92,13 @@ impl Figures {
 
 impl Settler {
     /// Runs until `shutdown` is cancelled and what is queued by then is settled, or 2 s have passed.
-    pub(crate) async fn run(mut self, connections: &Connections, keys: &Keys, shutdown: &CancellationToken) {
+    pub(crate) async fn run(
+        mut self,
+        connections: &Connections,
+        keys: &Keys,
+        open: &OpenLeases,
+        shutdown: &CancellationToken,
+    ) {
         while !shutdown.is_cancelled() {
             if self.backlog.is_empty() {
                 tokio::select! {
@@ -99,7 +110,7 @@ impl Settler {
                 }
                 self.receive_for(GATHER, BATCH).await;
             }
-            if !self.flush(connections, keys).await {
+            if !self.flush(connections, keys, open).await {
                 tokio::select! {
                     () = self.receive_for(RETRY_AFTER, usize::MAX) => {}
                     () = shutdown.cancelled() => break,
@@ -107,7 +118,7 @@ impl Settler {
             }
         }
         self.receiver.close();
-        if timeout(SHUTDOWN, self.finish(connections, keys)).await.is_err() {
+        if timeout(SHUTDOWN, self.finish(connections, keys, open)).await.is_err() {
             tracing::warn!(
                 settlements = self.backlog.len(),
                 "rate-limit settlements were not delivered before shutdown"
@@ -115,7 +126,7 @@ impl Settler {
         }
     }
 
-    async fn finish(&mut self, connections: &Connections, keys: &Keys) {
+    async fn finish(&mut self, connections: &Connections, keys: &Keys, open: &OpenLeases) {
         loop {
             while let Ok(settlement) = self.receiver.try_recv() {
                 self.keep(settlement);
@@ -123,7 +134,7 @@ impl Settler {
             if self.backlog.is_empty() {
                 return;
             }
-            if !self.flush(connections, keys).await {
+            if !self.flush(connections, keys, open).await {
                 sleep(RETRY_AFTER).await;
             }
         }
@@ -142,7 +153,7 @@ impl Settler {
     }
 
     /// Sends the oldest of the backlog. What fails goes to its end: a settlement is idempotent and its place is of no matter.
-    async fn flush(&mut self, connections: &Connections, keys: &Keys) -> bool {
+    async fn flush(&mut self, connections: &Connections, keys: &Keys, open: &OpenLeases) -> bool {
         let mut calls = Vec::with_capacity(CALLS);
         while calls.len() < CALLS && !self.backlog.is_empty() {
             let batch: Vec<Settlement> = self.backlog.drain(..self.backlog.len().min(BATCH)).collect();
@@ -163,6 +174,7 @@ impl Settler {
         for (batch, sent) in answers {
             match sent {
                 Ok(_) => {
+                    batch.iter().for_each(|settlement| open.remove(settlement.lease));
                     self.figures.queued.fetch_sub(batch.len(), Ordering::SeqCst);
                 }
                 Err(error) => {
@@ -177,8 +189,10 @@ impl Settler {
 
     fn keep(&mut self, settlement: Settlement) {
         if self.backlog.len() == BACKLOG {
-            // The oldest has the least left to refund, and its concurrency expires by itself.
-            self.backlog.pop_front();
+            // The oldest has the least left to refund, and its concurrency expires by itself. Money does not: what is dropped
+            // stays reserved until its window ends.
+            let oldest = self.backlog.iter().position(|settlement| settlement.money.is_empty()).unwrap_or(0);
+            self.backlog.remove(oldest);
             self.figures.drop_one();
         }
         self.backlog.push_back(settlement);
@@ -192,8 +206,14 @@ fn arguments(keys: &Keys, batch: &[Settlement]) -> Arguments {
             Certainty::Held => "h",
             Certainty::Unknown => "u",
         };
-        let claims = i64::try_from(settlement.claims.len()).unwrap_or(i64::MAX);
-        arguments.values.extend([keys::lease(settlement.lease).into(), certainty.into(), claims.into()]);
+        // Of an unknown lease the script knows itself what money it holds.
+        let (money, holder) = match (settlement.certainty, settlement.holder) {
+            (Certainty::Held, Some(Holder::Shared(epoch))) => (&*settlement.money, Some(epoch)),
+            _ => (&[][..], None),
+        };
+        let lease = keys::lease(settlement.lease).into();
+        let (counts, budgets) = (count(settlement.claims.len()), count(money.len()));
+        arguments.values.extend([lease, certainty.into(), counts.into(), budgets.into()]);
         for SettledClaim { claim, actual } in &settlement.claims {
             arguments.keys.push(keys.claim(claim));
             match claim.kind {
@@ -206,6 +226,9 @@ fn arguments(keys: &Keys, batch: &[Settlement]) -> Arguments {
                     arguments.values.extend(["w".into(), (used - countable(claim.amount)).into()]);
                 }
             }
+        }
+        if let Some(epoch) = holder {
+            money.iter().for_each(|settled| money::push_settled(&mut arguments, keys, epoch, settled));
         }
     }
     arguments

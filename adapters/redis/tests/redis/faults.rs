@@ -2,7 +2,7 @@
 
 use std::{error::Error, time::Duration};
 
-use ai4free_contract::rate_limiter::{claim, lease, settlement};
+use ai4free_contract::rate_limiter::{claim, counts, lease, settlement};
 use ai4free_ports::{
     error::LimiterDown,
     rate_limiter::{Claim, LimitKind, RateLimiter, Reservation, Scope},

@@ -3,10 +3,16 @@
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
+mod epochs;
+#[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod ledger;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod replicas;
 #[cfg(test)]
 mod server;
+#[cfg(test)]
+mod spending;

@@ -1,4 +1,4 @@
-//! A network in which connections can fall silent.
+//! A network in which connections can fall silent, or lead elsewhere.
 
 use std::net::SocketAddr;
 
@@ -13,6 +13,7 @@ use tokio::{
 pub(crate) struct Proxy {
     address: SocketAddr,
     silences: watch::Sender<u32>,
+    target: watch::Sender<u16>,
     _tasks: JoinSet<()>,
 }
 
@@ -21,16 +22,17 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (silences, silenced) = watch::channel(0);
+        let (target, targets) = watch::channel(port);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let mut silenced = silenced.clone();
                 silenced.mark_unchanged();
-                connections.spawn(forward(client, port, silenced));
+                connections.spawn(forward(client, targets.clone(), silenced));
             }
         });
-        Self { address, silences, _tasks: tasks }
+        Self { address, silences, target, _tasks: tasks }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -41,12 +43,19 @@ impl Proxy {
     pub(crate) fn silence(&self) {
         self.silences.send_modify(|count| *count += 1);
     }
+
+    /// Cuts the connections that there are; new ones end at another server.
+    pub(crate) fn lead_to(&self, port: u16) {
+        self.target.send_replace(port);
+    }
 }
 
-async fn forward(mut client: TcpStream, port: u16, mut silenced: watch::Receiver<u32>) {
+async fn forward(mut client: TcpStream, mut targets: watch::Receiver<u16>, mut silenced: watch::Receiver<u32>) {
+    let port = *targets.borrow_and_update();
     let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     tokio::select! {
         _ = copy_bidirectional(&mut client, &mut server) => {}
+        _ = targets.changed() => {}
         _ = silenced.changed() => std::future::pending().await,
     }
 }

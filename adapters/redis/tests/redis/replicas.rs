@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ai4free_contract::rate_limiter::{claim, lease, settlement, void};
+use ai4free_contract::rate_limiter::{claim, counts, lease, settlement, void};
 use ai4free_ports::rate_limiter::{Claim, LimitKind, RateLimiter, Reservation, Scope};
 use tokio::task::JoinSet;
 

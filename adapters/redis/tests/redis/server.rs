@@ -18,6 +18,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::ledger::Epochs;
+
 /// A server of its own, killed when dropped.
 pub(crate) struct RedisServer {
     port: u16,
@@ -95,24 +97,34 @@ impl RedisServer {
 /// One replica of the gateway, as far as limits go.
 pub(crate) struct Replica {
     pub(crate) limiter: Arc<RedisRateLimiter>,
+    pub(crate) ledger: Arc<Epochs>,
     pub(crate) shutdown: CancellationToken,
     /// Its death, when dropped.
     pub(crate) worker: JoinSet<()>,
 }
 
 impl Replica {
+    /// With a ledger of its own.
     pub(crate) async fn start(options: &RedisOptions) -> Self {
-        let replica = Self::start_without_redis(options);
+        Self::start_with(options, Arc::default()).await
+    }
+
+    pub(crate) async fn start_with(options: &RedisOptions, ledger: Arc<Epochs>) -> Self {
+        let replica = Self::start_unconnected(options, ledger);
         eventually("connection", || replica.limiter.is_fully_connected()).await;
         replica
     }
 
     pub(crate) fn start_without_redis(options: &RedisOptions) -> Self {
+        Self::start_unconnected(options, Arc::default())
+    }
+
+    fn start_unconnected(options: &RedisOptions, ledger: Arc<Epochs>) -> Self {
         let shutdown = CancellationToken::new();
-        let (limiter, work) = RedisRateLimiter::connect(options, shutdown.clone());
+        let (limiter, work) = RedisRateLimiter::connect(options, ledger.clone(), shutdown.clone());
         let mut worker = JoinSet::new();
         worker.spawn(work);
-        Self { limiter, shutdown, worker }
+        Self { limiter, ledger, shutdown, worker }
     }
 }
 
@@ -148,6 +160,8 @@ fn spawn(port: u16, arguments: &[&str]) -> Option<Child> {
     let port = port.to_string();
     Command::new("redis-server")
         .args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"])
+        // A follower takes the data of its primary over at once, and leaves no file for the next server to find.
+        .args(["--repl-diskless-sync-delay", "0", "--repl-diskless-load", "on-empty-db"])
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

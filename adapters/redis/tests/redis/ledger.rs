@@ -1,0 +1,146 @@
+//! A ledger of epochs and grants in memory, which can be away.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard},
+};
+
+use ai4free_ports::{
+    budget::{Epoch, Holder, MoneyWindow},
+    error::StoreError,
+    money::PicoUsdSum,
+    rate_limiter::Scope,
+    request::RequestId,
+    runtime::Timestamp,
+    usage_ledger::{
+        Appended, Attachment, Audience, Batch, BudgetSum, Counters, Dimension, GrantAnswer, GrantRequest, SpoolId,
+        UsageEvent, UsageLedger, UsageReport, Verification,
+    },
+};
+use async_trait::async_trait;
+
+#[derive(Default)]
+pub(crate) struct Epochs(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    epoch: i64,
+    run_id: String,
+    is_away: bool,
+    attestations: u32,
+    granted: HashMap<(Scope, Timestamp), HashMap<Holder, i128>>,
+}
+
+impl Epochs {
+    /// From now on it fails, or works again.
+    pub(crate) fn set_away(&self, is_away: bool) {
+        self.state().is_away = is_away;
+    }
+
+    /// How often it was asked.
+    pub(crate) fn attestations(&self) -> u32 {
+        self.state().attestations
+    }
+
+    /// As a database that is restored from a backup.
+    pub(crate) fn step_back_to(&self, epoch: Epoch) {
+        self.state().epoch = epoch.0;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    fn available(&self) -> Result<MutexGuard<'_, State>, StoreError> {
+        let state = self.state();
+        if state.is_away { Err(unavailable()) } else { Ok(state) }
+    }
+}
+
+#[async_trait]
+impl UsageLedger for Epochs {
+    async fn attest(&self, run_id: &str, lost: Option<Epoch>) -> Result<Epoch, StoreError> {
+        self.state().attestations += 1;
+        let mut state = self.available()?;
+        if state.run_id != run_id || lost == Some(Epoch(state.epoch)) {
+            state.epoch += 1;
+            state.run_id = run_id.to_owned();
+        }
+        Ok(Epoch(state.epoch))
+    }
+
+    async fn grant(&self, request: &GrantRequest) -> Result<GrantAnswer, StoreError> {
+        let mut state = self.available()?;
+        if request.holder != Holder::Shared(Epoch(state.epoch)) {
+            return Ok(GrantAnswer::Stale);
+        }
+        let holders = state.granted.entry((request.scope.clone(), request.window.start)).or_default();
+        let before = holders.get(&request.holder).copied().unwrap_or(0);
+        let elsewhere = holders.values().sum::<i128>() - before;
+        let room = (request.limit.0 - elsewhere - before).max(0);
+        let is_lost = request.is_first && before > 0;
+        let room = if is_lost { 0 } else { room };
+        let more = (room / i128::from(request.share)).max(16 * i128::from(request.claim.0)).min(room);
+        holders.insert(request.holder, before + more);
+        let [before, granted, elsewhere] = [before, before + more, elsewhere].map(PicoUsdSum);
+        Ok(GrantAnswer::Granted { before, granted, elsewhere })
+    }
+
+    async fn attach(&self, _: SpoolId) -> Result<Attachment, StoreError> {
+        Err(unavailable())
+    }
+
+    async fn append(&self, _: &Batch) -> Result<Appended, StoreError> {
+        Err(unavailable())
+    }
+
+    async fn report(&self, _: &Audience, _: Timestamp, _: Timestamp) -> Result<UsageReport, StoreError> {
+        Err(unavailable())
+    }
+
+    async fn recent(&self, _: &Audience, _: u16) -> Result<Vec<UsageEvent>, StoreError> {
+        Err(unavailable())
+    }
+
+    async fn close_holders(&self, _: SpoolId, _: i64) -> Result<(), StoreError> {
+        Err(unavailable())
+    }
+
+    async fn beat(&self, _: SpoolId, _: i64, _: Epoch) -> Result<(), StoreError> {
+        Err(unavailable())
+    }
+
+    async fn retire(&self, _: SpoolId, _: i64) -> Result<(), StoreError> {
+        Err(unavailable())
+    }
+
+    async fn budget(&self, _: &Scope, _: &MoneyWindow) -> Result<BudgetSum, StoreError> {
+        Err(unavailable())
+    }
+
+    async fn breakdown(
+        &self,
+        _: Dimension,
+        _: Timestamp,
+        _: Timestamp,
+    ) -> Result<BTreeMap<String, Counters>, StoreError> {
+        Err(unavailable())
+    }
+
+    async fn charges(
+        &self,
+        _: Timestamp,
+        _: Timestamp,
+        _: Option<(RequestId, u16)>,
+    ) -> Result<Vec<UsageEvent>, StoreError> {
+        Err(unavailable())
+    }
+
+    async fn verify(&self, _: Timestamp, _: Timestamp) -> Result<Verification, StoreError> {
+        Err(unavailable())
+    }
+}
+
+fn unavailable() -> StoreError {
+    StoreError::Unavailable("away on purpose".into())
+}
