@@ -4,23 +4,21 @@
 
 mod administration;
 mod gateway;
+mod limiter;
 
-use std::{collections::HashMap, fs, path::Path, process, sync::Arc};
+use std::{collections::HashMap, fs, path::Path, sync::Arc};
 
-use ai4free_local::{HmacKeyHasher, JiffCalendar, MemoryRateLimiter, OsSecrets, Pepper, SystemClock, UuidV7Ids};
+use ai4free_local::{HmacKeyHasher, JiffCalendar, OsSecrets, Pepper, SystemClock, UuidV7Ids};
 use ai4free_ports::{
     limits::Limits,
     llm_provider::{Deadlines, LlmProvider},
     provider_settings::{ProviderSettings, Secret, Timeouts},
-    rate_limiter::RateLimiter,
     runtime::{Calendar, Clock, IdSource},
 };
 use ai4free_providers::{EchoProvider, Transport};
-use ai4free_redis::{RedisOptions, RedisRateLimiter};
 use ai4free_sql::{Database, DatabaseOptions};
 use anyhow::Context;
 use sha2::{Digest, Sha256};
-use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 pub use self::{
@@ -33,7 +31,6 @@ use crate::{
         policy::Policy,
     },
     config::{PepperSource, Secrets, Settings, database::DatabaseLocation, limits::LimitSettings},
-    lifecycle::Workers,
 };
 
 /// A configuration that is well-formed and can't work here.
@@ -119,27 +116,6 @@ fn key_hasher(secrets: &Secrets) -> HmacKeyHasher {
         PepperSource::Derive => Pepper::derive(newest, secrets.system_secret.expose().as_bytes()),
     };
     HmacKeyHasher::new(&newest, &older)
-}
-
-type IsUp = Arc<dyn Fn() -> bool + Send + Sync>;
-
-fn limiter(
-    settings: &Settings,
-    ids: &dyn IdSource,
-    clock: &Arc<dyn Clock>,
-    end: &CancellationToken,
-    workers: &mut Workers,
-) -> anyhow::Result<(Arc<dyn RateLimiter>, IsUp)> {
-    let Some(redis) = &settings.redis else {
-        return Ok((Arc::new(MemoryRateLimiter::new(clock.clone())), Arc::new(|| true)));
-    };
-    // A new name for each life of the process: what an earlier one left behind is not ours.
-    let replica = format!("{}-{}", process::id(), ids.request_id().0.as_simple());
-    let options = RedisOptions::new(redis.url.expose(), &replica)?.prefix(&redis.prefix)?;
-    let (limiter, worker) = RedisRateLimiter::connect(&options, end.clone());
-    workers.run("limiter", worker);
-    let probed = limiter.clone();
-    Ok((limiter, Arc::new(move || probed.is_up())))
 }
 
 fn policy(settings: &LimitSettings) -> Arc<Policy> {

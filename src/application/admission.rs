@@ -59,11 +59,17 @@ pub struct Admission {
     pub gate: Arc<Gate>,
 }
 
-/// Not admitted, with the order and the observation back: the caller may try once more with a tighter bound.
 pub struct NotAdmitted {
     pub failure: Failure,
-    pub order: Order,
-    pub observation: Observation,
+    /// The order back, while nothing has come of it: the caller may try once more with a tighter bound. `None`: it was written
+    /// in the journal, and is settled and observed.
+    pub untouched: Option<(Order, Observation)>,
+}
+
+impl NotAdmitted {
+    fn untouched(failure: Failure, order: Order, observation: Observation) -> Box<Self> {
+        Box::new(Self { failure, untouched: Some((order, observation)) })
+    }
 }
 
 impl Admission {
@@ -72,25 +78,30 @@ impl Admission {
     /// [`Failure::Unavailable`] when we can't account.
     pub async fn admit(&self, order: Order, observation: Observation) -> Result<Admitted, Box<NotAdmitted>> {
         if !self.gate.is_open() {
-            let failure = Failure::unavailable(Unavailable::Gateway);
-            return Err(Box::new(NotAdmitted { failure, order, observation }));
+            return Err(NotAdmitted::untouched(Failure::unavailable(Unavailable::Gateway), order, observation));
         }
         let mut order = order;
         let mut leases = Leases::none(self.reserver.clone(), order.bound.request);
         let limits = match leases.reserve(&order.scopes, order.operation, order.most).await {
             Ok(limits) => limits,
-            Err(failure) => return Err(Box::new(NotAdmitted { failure, order, observation })),
+            Err(failure) => return Err(NotAdmitted::untouched(failure, order, observation)),
         };
         order.bound.spending = leases.spending(order.first_credential.as_deref());
-        if let Err(error) = self.write(&order.bound).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "usage journal refused a request");
-            return Err(Box::new(NotAdmitted { failure: error.into(), order, observation }));
+        if let Err(error) = self.journal.open(&order.bound) {
+            return Err(NotAdmitted::untouched(refused_by_journal(error), order, observation));
         }
-        let meter = Meter::opened(self, leases, order, observation);
+        let request = order.bound.request;
+        let mut meter = Meter::opened(self, leases, order, observation);
+        if let Err(error) = self.journal.durable(request).await {
+            let failure = refused_by_journal(error);
+            meter.settle_unsent(failure.code());
+            return Err(Box::new(NotAdmitted { failure, untouched: None }));
+        }
         Ok(Admitted { meter, limits })
     }
+}
 
-    async fn write(&self, bound: &UsageEvent) -> Result<(), JournalError> {
-        self.journal.open(bound)
-    }
+fn refused_by_journal(error: JournalError) -> Failure {
+    tracing::error!(error = &error as &dyn std::error::Error, "the usage journal refused a request");
+    error.into()
 }

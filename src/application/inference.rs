@@ -16,7 +16,7 @@ use ai4free_ports::{
 use bytes::Bytes;
 
 use crate::application::{
-    admission::{Admission, Admitted, Order},
+    admission::{Admission, Admitted, NotAdmitted, Order},
     attempt::{Answer, Lane, Plan, Upstreams},
     authentication::Principal,
     counting,
@@ -142,22 +142,27 @@ impl Inference {
     ) -> Result<Admitted, Failure> {
         let refused = match self.admission.admit(order, observation).await {
             Ok(admitted) => return Ok(admitted),
-            Err(refused) => refused,
+            Err(refused) => *refused,
         };
-        let bound_decided = match &refused.failure {
+        let NotAdmitted { failure, untouched: Some((order, observation)) } = refused else {
+            return Err(refused.failure);
+        };
+        let bound_decided = match &failure {
             Failure::LimitReached(limit) => limit.kind == LimitKind::Tokens,
             Failure::BudgetExhausted(_) => true,
             _ => false,
         };
         if !bound_decided || accepted.request.view.has_media || accepted.request.operation != Operation::Chat {
-            return Err(refuse(refused.observation, refused.failure));
+            return Err(refuse(observation, failure));
         }
         let Ok(exact) = counting::prompt_tokens(&self.counter, accepted.model.encoding, &accepted.request).await else {
-            return Err(refuse(refused.observation, refused.failure));
+            return Err(refuse(observation, failure));
         };
-        let order = Order { most: upper_bound(accepted, exact, cap, policy), ..refused.order };
-        let second = self.admission.admit(order, refused.observation).await;
-        second.map_err(|refused| refuse(refused.observation, refused.failure))
+        let order = Order { most: upper_bound(accepted, exact, cap, policy), ..order };
+        self.admission.admit(order, observation).await.map_err(|refused| match refused.untouched {
+            Some((_, observation)) => refuse(observation, refused.failure),
+            None => refused.failure,
+        })
     }
 
     /// The whole event at its upper bound: what is charged if nobody can ever say how the request ended.

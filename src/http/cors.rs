@@ -5,7 +5,7 @@ use poem::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
 };
 
-const EXPOSED: &str = "x-request-id, retry-after, x-ai4free-limit-scope, \
+const EXPOSED: &str = "x-request-id, retry-after, x-ai4free-limit-scope, x-ai4free-degraded, \
                        x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, \
                        x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens";
 

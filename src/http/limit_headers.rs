@@ -6,6 +6,9 @@ use poem::http::{HeaderName, HeaderValue};
 
 use crate::application::standing::{LimitHeaders, LimitStanding};
 
+/// The shared limiter is away, and each limit does what its policy says.
+const DEGRADED: HeaderName = HeaderName::from_static("x-ai4free-degraded");
+
 pub(super) fn headers(limits: &LimitHeaders) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = Vec::new();
     if let Some(requests) = &limits.requests {
@@ -25,6 +28,9 @@ pub(super) fn headers(limits: &LimitHeaders) -> Vec<(HeaderName, HeaderValue)> {
     if let Some(tightest) = limits.requests.as_ref().or(limits.tokens.as_ref()) {
         let scope = HeaderValue::from_static(tightest.scope.name());
         headers.push((HeaderName::from_static("x-ai4free-limit-scope"), scope));
+    }
+    if limits.is_degraded {
+        headers.push((DEGRADED, HeaderValue::from_static("limits")));
     }
     headers
 }

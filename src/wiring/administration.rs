@@ -10,11 +10,12 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Base, Misconfigured, calendar, create_data_dir, key_hasher, limiter, migrate_or_check, own_data_dir, policy,
+    Base, Misconfigured, calendar, create_data_dir, key_hasher, limiter::connect_redis, migrate_or_check, own_data_dir,
+    policy,
 };
 use crate::{
     application::{keys::Keys, models::Models, policy::PolicySource},
-    config::{Settings, secrets},
+    config::{Settings, redis::Redis, secrets},
     lifecycle::Workers,
 };
 
@@ -165,7 +166,7 @@ pub async fn doctor(settings: &Settings) -> Vec<Diagnosis> {
     };
     let redis = match &settings.redis {
         None => Ok("not configured: limits are kept in the process".to_owned()),
-        Some(_) => redis_answers(settings).await,
+        Some(redis) => redis_answers(settings, redis).await,
     };
     let enabled = settings.providers.upstreams.len();
     vec![
@@ -176,13 +177,13 @@ pub async fn doctor(settings: &Settings) -> Vec<Diagnosis> {
     ]
 }
 
-async fn redis_answers(settings: &Settings) -> anyhow::Result<String> {
+async fn redis_answers(settings: &Settings, redis: &Redis) -> anyhow::Result<String> {
     let (end, mut workers) = (CancellationToken::new(), Workers::default());
-    let base_clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let ids = UuidV7Ids::new(base_clock.clone(), Arc::new(OsSecrets));
-    let (_, is_up) = limiter(settings, &ids, &base_clock, &end, &mut workers)?;
+    let ids = UuidV7Ids::new(Arc::new(SystemClock::new()), Arc::new(OsSecrets));
+    let ledger: Arc<dyn UsageLedger> = Arc::new(SqlUsageLedger::new(Base::open(settings).await?.database));
+    let limiter = connect_redis(redis, &ids, &ledger, &end, &mut workers)?;
     let up = async {
-        while !is_up() {
+        while !limiter.is_up() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

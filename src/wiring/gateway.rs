@@ -22,7 +22,9 @@ use tokio::{net::TcpListener, runtime::Handle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Base, IsUp, Misconfigured, calendar, key_hasher, limiter, migrate_or_check, own_data_dir, policy, upstreams,
+    Base, Misconfigured, calendar, key_hasher,
+    limiter::{Limiter, LimiterParts},
+    migrate_or_check, own_data_dir, policy, upstreams,
 };
 use crate::{
     application::{
@@ -44,8 +46,6 @@ const RETRY_DATABASE: Duration = Duration::from_secs(1);
 /// For another process, whose limits exclude ours, to end: a restart overlaps.
 const LIMITER_MODE_PATIENCE: Duration = Duration::from_secs(10);
 const RENEW_LIMITER_MODE: Duration = Duration::from_secs(5);
-/// While Redis is away, each process is granted one part in so many of what is left of a budget, by the number of replicas.
-const PART_OF_ONE_PROCESS: u32 = 8;
 /// The plan of a new installation's first key.
 const FIRST_KEY_PLAN: &str = "unlimited";
 
@@ -96,7 +96,8 @@ impl Gateway {
         let opened = SpoolJournal::open(&settings.usage.spool_dir, spool_options(&settings.usage), &clock, &*ids);
         let (journal, drainer) = opened.context("can't open the usage journal")?;
         let (store, feed) = CachedKeyStore::new(Arc::new(SqlKeyStore::new(base.database.clone())), clock.clone());
-        let (limiter, limiter_up) = limiter(settings, &*ids, &clock, &end, &mut workers)?;
+        let parts = LimiterParts { ids: &*ids, clock: &clock, ledger: &ledger, holder: journal.holder() };
+        let limiter = Limiter::connect(settings, parts, &end, &mut workers)?;
 
         let catalogue = Arc::new(SwappableCatalogue::new((*settings.catalogue).clone()));
         let policy: Arc<dyn PolicySource> = Arc::new(policy(&settings.limits));
@@ -107,10 +108,10 @@ impl Gateway {
             move || cut.is_cancelled()
         }));
         let spawner = Arc::new(TokioSpawner::new(Handle::current()));
-        let grants =
-            Grants::new(limiter.clone(), ledger.clone(), spawner.clone(), spawner.clone(), process_share(settings));
+        let (enforced, share) = (limiter.limiter.clone(), limiter.process_share);
+        let grants = Grants::new(enforced.clone(), ledger.clone(), spawner.clone(), spawner.clone(), share);
         let calendar = calendar();
-        let reserver = Arc::new(Reserver::new(limiter.clone(), Arc::new(grants), calendar.clone(), clock.clone()));
+        let reserver = Arc::new(Reserver::new(enforced.clone(), Arc::new(grants), calendar.clone(), clock.clone()));
         let inference = Arc::new(Inference {
             catalogue: catalogue.clone(),
             policy: policy.clone(),
@@ -123,7 +124,7 @@ impl Gateway {
         let readiness = Arc::new(Readiness {
             journal: journal.clone(),
             store: store.clone(),
-            limiter_up,
+            limiter,
             gate,
             draining: AtomicBool::new(false),
         });
@@ -152,7 +153,7 @@ impl Gateway {
                 journal,
                 clock: clock.clone(),
                 calendar: calendar.clone(),
-                limiter,
+                limiter: enforced,
                 policy: policy.clone(),
             },
             uptime: Arc::new(Uptime::new(inference, openai.clone(), ids.clone())),
@@ -302,12 +303,6 @@ impl Gateway {
     }
 }
 
-/// A process by itself takes all that is left of a budget. One of many that goes on alone while Redis is away leaves most of
-/// it to the others.
-fn process_share(settings: &Settings) -> u32 {
-    if settings.redis.is_some() { PART_OF_ONE_PROCESS } else { 1 }
-}
-
 fn spool_options(usage: &usage::Usage) -> SpoolOptions {
     let durability = match usage.durability {
         usage::Durability::ProcessSafe => Durability::ProcessSafe,
@@ -360,7 +355,7 @@ fn server_limits(settings: &Settings) -> ServerLimits {
 struct Readiness {
     journal: Arc<SpoolJournal>,
     store: Arc<CachedKeyStore>,
-    limiter_up: IsUp,
+    limiter: Limiter,
     /// Until the database has been migrated and the limiter mode is ours.
     gate: Arc<Gate>,
     draining: AtomicBool,
@@ -374,7 +369,7 @@ impl ReadinessSource for Readiness {
             ("draining", self.draining.load(Ordering::Relaxed)),
             ("spool", figures.is_refusing),
         ];
-        let degraded = [("database", !self.store.store_is_up()), ("redis", !(self.limiter_up)())];
+        let degraded = [("database", !self.store.store_is_up()), ("redis", !self.limiter.is_up())];
         let named =
             |flags: &[(&'static str, bool)]| flags.iter().filter(|(_, set)| *set).map(|(name, _)| *name).collect();
         Standing { blockers: named(&blockers), degraded: named(&degraded) }
@@ -398,7 +393,7 @@ fn register_figures(telemetry: &Telemetry, readiness: &Arc<Readiness>) -> anyhow
             at.journal.figures().open_requests
         }),
         ("ai4free_database_up", "Whether the database answers.", |at| u64::from(at.store.store_is_up())),
-        ("ai4free_limiter_up", "Whether the rate limiter answers.", |at| u64::from((at.limiter_up)())),
+        ("ai4free_limiter_up", "Whether the rate limiter answers.", |at| u64::from(at.limiter.is_up())),
     ];
     for (name, help, figure) in figures {
         let readiness = readiness.clone();

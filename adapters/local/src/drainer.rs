@@ -146,7 +146,7 @@ impl Drainer {
         while !spool.is_fenced() {
             let generation = self.attach(spool, ledger).await?;
             let (from, events) = match spool.next(BATCH).await? {
-                Next::Nothing => return close_earlier_holders(spool, generation, ledger).await,
+                Next::Nothing => return self.close_earlier_holders(spool, generation, ledger).await,
                 Next::Events(from, events) => (from, events),
                 Next::Missing(from) => {
                     blocking(spool, move |spool| spool.renumber(from)).await?;
@@ -177,10 +177,25 @@ impl Drainer {
         let attachment = tokio::time::timeout(LEDGER_TIMEOUT, ledger.attach(spool.id())).await??;
         blocking(spool, move |spool| spool.stand_at(attachment.acknowledged)).await?;
         let generation = spool.attached(attachment.generation);
-        if !spool.is_adopted() {
-            self.holder.get_or_init(|| Holder::Process { spool: spool.id(), generation });
-        }
         Ok(generation)
+    }
+
+    /// The ledger has all that earlier lives of this spool have spent: the rest of their grants is free again. Only then does
+    /// the process spend grants of its own, or the rest of the last life's would seem to be spent.
+    async fn close_earlier_holders(
+        &self,
+        spool: &Spool,
+        generation: i64,
+        ledger: &dyn UsageLedger,
+    ) -> Result<(), DrainError> {
+        if spool.needs_holders_closed().await {
+            tokio::time::timeout(LEDGER_TIMEOUT, ledger.close_holders(spool.id(), generation)).await??;
+            spool.holders_closed();
+            if !spool.is_adopted() {
+                self.holder.get_or_init(|| Holder::Process { spool: spool.id(), generation });
+            }
+        }
+        Ok(())
     }
 
     /// Deletes what the ledger has had for long enough, and forgets spools of which nothing is left.
@@ -228,15 +243,6 @@ enum DrainError {
     Timeout(#[from] tokio::time::error::Elapsed),
     #[error("the journal can't be read")]
     Journal(#[from] io::Error),
-}
-
-/// The ledger has all that earlier lives of this spool have spent: the rest of their grants is free again.
-async fn close_earlier_holders(spool: &Spool, generation: i64, ledger: &dyn UsageLedger) -> Result<(), DrainError> {
-    if spool.needs_holders_closed().await {
-        tokio::time::timeout(LEDGER_TIMEOUT, ledger.close_holders(spool.id(), generation)).await??;
-        spool.holders_closed();
-    }
-    Ok(())
 }
 
 async fn blocking<T: Send + 'static>(

@@ -1,0 +1,84 @@
+//! Where limits are counted: in this process, or in Redis with this process to fall back on.
+
+use std::{
+    process,
+    sync::{Arc, OnceLock},
+};
+
+use ai4free_local::MemoryRateLimiter;
+use ai4free_ports::{
+    budget::Holder,
+    rate_limiter::RateLimiter,
+    runtime::{Clock, IdSource},
+    usage_ledger::UsageLedger,
+};
+use ai4free_redis::{RedisOptions, RedisRateLimiter};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{Settings, redis::Redis},
+    lifecycle::Workers,
+};
+
+/// A process by itself takes all that is left of a budget. One of many, that goes on alone while Redis is away, leaves most of
+/// it to the others: each of them is granted at most this part, divided by their number.
+const PART_OF_ALL_REPLICAS: u32 = 8;
+
+/// What limiters stand on.
+pub(super) struct LimiterParts<'a> {
+    pub(super) ids: &'a dyn IdSource,
+    pub(super) clock: &'a Arc<dyn Clock>,
+    /// Says which epoch of Redis it is.
+    pub(super) ledger: &'a Arc<dyn UsageLedger>,
+    /// As whom this process spends by itself.
+    pub(super) holder: Arc<OnceLock<Holder>>,
+}
+
+pub(super) struct Limiter {
+    pub(super) limiter: Arc<dyn RateLimiter>,
+    pub(super) shared: Option<Arc<RedisRateLimiter>>,
+    /// Of what is left of a budget, this process by itself is granted one part in so many.
+    pub(super) process_share: u32,
+}
+
+impl Limiter {
+    pub(super) fn connect(
+        settings: &Settings,
+        parts: LimiterParts<'_>,
+        end: &CancellationToken,
+        workers: &mut Workers,
+    ) -> anyhow::Result<Self> {
+        let memory = MemoryRateLimiter::new(parts.clock.clone(), parts.holder);
+        let Some(redis) = &settings.redis else {
+            return Ok(Self { limiter: Arc::new(memory), shared: None, process_share: 1 });
+        };
+        let shared = connect_redis(redis, parts.ids, parts.ledger, end, workers)?;
+        let replicas = settings.cluster.replicas;
+        Ok(Self {
+            limiter: shared.clone(),
+            shared: Some(shared),
+            process_share: PART_OF_ALL_REPLICAS.saturating_mul(replicas),
+        })
+    }
+
+    /// Whether the limits that all replicas share can be asked.
+    pub(super) fn is_up(&self) -> bool {
+        self.shared.as_ref().is_none_or(|shared| shared.is_up())
+    }
+}
+
+/// Nothing is connected yet: the worker does it.
+pub(super) fn connect_redis(
+    redis: &Redis,
+    ids: &dyn IdSource,
+    ledger: &Arc<dyn UsageLedger>,
+    end: &CancellationToken,
+    workers: &mut Workers,
+) -> anyhow::Result<Arc<RedisRateLimiter>> {
+    // A new name for each life of the process: what an earlier one left behind is not ours.
+    let replica = format!("{}-{}", process::id(), ids.request_id().0.as_simple());
+    let options = RedisOptions::new(redis.url.expose(), &replica)?.prefix(&redis.prefix)?;
+    let (limiter, worker) = RedisRateLimiter::connect(&options, ledger.clone(), end.clone());
+    workers.run("limiter", worker);
+    Ok(limiter)
+}
