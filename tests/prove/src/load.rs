@@ -7,11 +7,13 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     rig::{
+        Rig,
         catalogue::{CHEAP, DEAR, IMAGE, Model, PER_REQUEST, Usage},
         client::{Connection, Head, Reply, Request},
         dice::Dice,
@@ -19,6 +21,11 @@ use crate::{
     },
     upstream::{PROOF_ID, SCRIPT, Script},
 };
+
+/// In which a change of a key reaches every replica, which then read it anew.
+const EVERYWHERE: Duration = Duration::from_secs(1);
+/// No answer at all is an answer, too.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// So that the moment at which a name was made tells which of two requests it is of.
 const BETWEEN_NAMELESS: Duration = Duration::from_millis(6);
@@ -53,6 +60,8 @@ pub(crate) struct Sent {
     pub(crate) status: Option<u16>,
     pub(crate) code: String,
     pub(crate) retry_after: Option<u64>,
+    /// Limits were held without the store that all replicas share.
+    pub(crate) is_degraded: bool,
     /// Everything arrived, to the last byte.
     pub(crate) complete: bool,
     /// Why not.
@@ -153,6 +162,12 @@ impl Lane {
         Self { key, address, connection: None, journal: Vec::new() }
     }
 
+    /// As many as asked for that share a key, spread over the replicas.
+    pub(crate) fn sharing(key: &Key, rig: &Rig<'_>, count: usize) -> Vec<Self> {
+        let addresses = rig.gateways.iter().map(|gateway| gateway.address).cycle();
+        addresses.take(count).map(|address| Self::new(key.clone(), address)).collect()
+    }
+
     /// Requests to come go there.
     pub(crate) fn aim(&mut self, address: SocketAddr) {
         if address != self.address {
@@ -177,7 +192,7 @@ impl Lane {
             Some(connection) if !connection.is_closed() => connection,
             _ => Connection::open(self.address).await?,
         };
-        let reply = connection.exchange(request).await?;
+        let reply = timeout(PATIENCE, connection.exchange(request)).await??;
         if reply.header("connection") != Some("close") {
             self.connection = Some(connection);
         }
@@ -203,6 +218,47 @@ impl Lane {
     }
 }
 
+/// Each lane sends what `next` gives it, one after the other, until it gives nothing more.
+pub(crate) async fn drive<F>(lanes: Vec<Lane>, dice: &Dice, next: F) -> Vec<Lane>
+where
+    F: FnMut(&mut Dice, &mut Lane) -> Option<Order> + Clone + Send + 'static,
+{
+    drive_paced(lanes, dice, Duration::ZERO, next).await
+}
+
+/// The same with a pause after each answer.
+pub(crate) async fn drive_paced<F>(lanes: Vec<Lane>, dice: &Dice, pause: Duration, next: F) -> Vec<Lane>
+where
+    F: FnMut(&mut Dice, &mut Lane) -> Option<Order> + Clone + Send + 'static,
+{
+    let running = lanes.into_iter().zip(0..).map(|(mut lane, number)| {
+        let (mut dice, mut next) = (dice.split(number), next.clone());
+        tokio::spawn(async move {
+            while let Some(order) = next(&mut dice, &mut lane) {
+                lane.send(order).await;
+                if !pause.is_zero() {
+                    sleep(pause).await;
+                }
+            }
+            lane
+        })
+    });
+    join_all(running).await.into_iter().map(Result::unwrap).collect()
+}
+
+/// Lets every lane's key become known to its replica, to stay so.
+pub(crate) async fn warm(lanes: &mut [Lane]) {
+    sleep(EVERYWHERE).await;
+    for lane in lanes {
+        lane.send(Order::plain(CHEAP)).await;
+    }
+}
+
+/// The journals of all lanes.
+pub(crate) fn journal(lanes: &[Lane]) -> Vec<&Sent> {
+    lanes.iter().flat_map(|lane| &lane.journal).collect()
+}
+
 impl Sent {
     fn of(order: Order, key: &Key) -> Self {
         let now = Instant::now();
@@ -217,6 +273,7 @@ impl Sent {
             status: None,
             code: String::new(),
             retry_after: None,
+            is_degraded: false,
             complete: false,
             failure: None,
         }
@@ -231,12 +288,17 @@ impl Sent {
         self.status = Some(reply.status);
         self.request_id = reply.header("x-request-id").map(str::to_owned);
         self.retry_after = reply.retry_after();
+        self.is_degraded = reply.header("x-ai4free-degraded").is_some();
         self.complete = reply.status == 200 && (!self.order.is_stream || reply.is_done());
         if !self.complete {
             self.code = reply.code();
             let text = reply.text();
             self.failure = Some(format!("{} {}", reply.status, text.chars().take(300).collect::<String>()));
         }
+    }
+
+    pub(crate) fn took(&self) -> Duration {
+        self.ended.duration_since(self.started)
     }
 
     pub(crate) fn is_refused(&self) -> bool {

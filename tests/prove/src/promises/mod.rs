@@ -2,7 +2,19 @@
 
 mod p01_exact_ledger;
 mod p02_crash;
+mod p03_replay;
+mod p04_postgres_down;
+mod p05_boot;
+mod p06_spool_full;
+mod p09_absurd_usage;
+mod p10_request_limit;
+mod p11_token_limit;
+mod p12_concurrency;
+mod p15_clock_skew;
+mod p16_revocation;
 mod p20_disconnect;
+mod p29_rolling_restart;
+mod p32_secrets;
 
 use futures_util::future::LocalBoxFuture;
 
@@ -18,7 +30,24 @@ pub(crate) struct Promise {
     pub(crate) prove: fn(Stage<'_>) -> LocalBoxFuture<'_, Findings>,
 }
 
-pub(crate) const PROMISES: [Promise; 3] = [p01_exact_ledger::PROMISE, p02_crash::PROMISE, p20_disconnect::PROMISE];
+/// In the order in which they are proven.
+pub(crate) const PROMISES: &[Promise] = &[
+    p01_exact_ledger::PROMISE,
+    p02_crash::PROMISE,
+    p03_replay::PROMISE,
+    p04_postgres_down::PROMISE,
+    p05_boot::PROMISE,
+    p06_spool_full::PROMISE,
+    p09_absurd_usage::PROMISE,
+    p10_request_limit::PROMISE,
+    p11_token_limit::PROMISE,
+    p12_concurrency::PROMISE,
+    p15_clock_skew::PROMISE,
+    p16_revocation::PROMISE,
+    p20_disconnect::PROMISE,
+    p29_rolling_restart::PROMISE,
+    p32_secrets::PROMISE,
+];
 
 /// What a proof is given.
 pub(crate) struct Stage<'a> {

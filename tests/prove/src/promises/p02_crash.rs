@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::{Promise, Stage};
 use crate::{
     findings::Findings,
-    load::{Lane, Order, Sent},
+    load::{self, Lane, Order},
     oracle::{Matched, Reconciliation},
     rig::{
         catalogue::{CHEAP, DEAR, Usage},
@@ -58,7 +58,7 @@ async fn prove(stage: Stage<'_>) -> Findings {
         gateway.start_again().await;
         restarts.push(restarted.elapsed());
     }
-    let journal: Vec<&Sent> = lanes.iter().flat_map(|lane| &lane.journal).collect();
+    let journal = load::journal(&lanes);
     findings.figure("rounds", rounds);
     findings.figure("requests", journal.len());
     findings.spread("restart", &mut restarts);

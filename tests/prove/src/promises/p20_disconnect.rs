@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Promise, Stage};
 use crate::{
     findings::Findings,
-    load::{Lane, Order, Sent},
+    load::{self, Lane, Order, Sent},
     oracle::Reconciliation,
     rig::{
         catalogue::{CHEAP, Usage},
@@ -61,7 +61,7 @@ async fn prove(stage: Stage<'_>) -> Findings {
         lanes.push(lane);
         ends.extend(its_ends);
     }
-    let journal: Vec<&Sent> = lanes.iter().flat_map(|lane| &lane.journal).collect();
+    let journal = load::journal(&lanes);
     findings.figure("disconnects", journal.len());
     findings.spread("upstream_ended", &mut ends);
     findings.within("upstream_ended_p99", AT_ONCE, crate::findings::percentile(&ends, 99));

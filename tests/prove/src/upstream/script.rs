@@ -30,6 +30,8 @@ pub(crate) enum Ending {
     Complete,
     /// An error in place of an answer.
     Status(u16),
+    /// An error that repeats the credential and the prompt.
+    Echo(u16),
     /// A FIN where there is more to say.
     Cut(Moment),
     /// A RST.
@@ -74,7 +76,7 @@ impl Script {
 impl Ending {
     pub(crate) fn moment(&self) -> Option<Moment> {
         match self {
-            Self::Complete | Self::Status(_) => None,
+            Self::Complete | Self::Status(_) | Self::Echo(_) => None,
             Self::Cut(moment) | Self::Reset(moment) | Self::ErrorEvent(moment) | Self::Hang(moment) => Some(*moment),
         }
     }

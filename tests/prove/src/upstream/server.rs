@@ -80,6 +80,9 @@ struct Request {
     is_stream: bool,
     is_image: bool,
     model: String,
+    /// What an upstream could repeat.
+    credential: String,
+    prompt: String,
     images: u64,
     script: Script,
 }
@@ -94,11 +97,13 @@ async fn read_request(stream: &mut TcpStream, read: &mut Vec<u8>) -> Option<Requ
         }
     };
     let head = String::from_utf8(read.drain(..end).collect()).unwrap();
-    let length = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(": ")?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.parse::<usize>().unwrap())
-    });
-    let length = length.unwrap_or(0);
+    let header = |wanted: &str| {
+        head.lines().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case(wanted).then(|| value.to_owned())
+        })
+    };
+    let length = header("content-length").map_or(0, |length| length.parse().unwrap());
     while read.len() < length {
         if stream.read_buf(read).await.unwrap_or(0) == 0 {
             return None;
@@ -110,6 +115,8 @@ async fn read_request(stream: &mut TcpStream, read: &mut Vec<u8>) -> Option<Requ
         is_stream: body["stream"] == true,
         is_image: head.lines().next().unwrap().contains("/images/"),
         model: body["model"].as_str().unwrap_or_default().to_owned(),
+        credential: header("authorization").unwrap_or_default(),
+        prompt: body["messages"].to_string(),
         images: body["n"].as_u64().unwrap_or(1),
         script: serde_json::from_value(body[SCRIPT].clone()).expect("a script"),
     })
@@ -119,7 +126,11 @@ async fn read_request(stream: &mut TcpStream, read: &mut Vec<u8>) -> Option<Requ
 async fn play(request: &Request, writer: &mut WriteHalf<'_>, journal: &UpstreamJournal) -> std::io::Result<bool> {
     let mut stage = Stage { request, writer, journal };
     if let Ending::Status(status) = request.script.ending {
-        return stage.refuse(status).await;
+        return stage.refuse(status, "as the script says").await;
+    }
+    if let Ending::Echo(status) = request.script.ending {
+        let message = format!("Incorrect API key provided: {}. The prompt was {}", request.credential, request.prompt);
+        return stage.refuse(status, &message).await;
     }
     if let Some(goes_on) = stage.ends_at(Moment::BeforeHead).await? {
         return Ok(goes_on);
@@ -137,8 +148,8 @@ struct Stage<'a, 'b> {
 }
 
 impl Stage<'_, '_> {
-    async fn refuse(&mut self, status: u16) -> std::io::Result<bool> {
-        let error = json!({"error": {"message": "as the script says", "type": "server_error", "code": null}});
+    async fn refuse(&mut self, status: u16, message: &str) -> std::io::Result<bool> {
+        let error = json!({"error": {"message": message, "type": "server_error", "code": null}});
         self.journal.completing(self.request.proof);
         self.whole(status, &error).await
     }
@@ -211,7 +222,7 @@ impl Stage<'_, '_> {
             return Ok(None);
         }
         match ending {
-            Ending::Complete | Ending::Status(_) => return Ok(None),
+            Ending::Complete | Ending::Status(_) | Ending::Echo(_) => return Ok(None),
             Ending::Hang(_) => std::future::pending::<()>().await,
             Ending::Reset(_) => self.writer.as_ref().set_zero_linger()?,
             Ending::Cut(_) => {}
