@@ -9,7 +9,6 @@ use ai4free_ports::{
     catalogue::Price,
     error::{ProviderError, ProviderErrorKind},
     llm_provider::Facts,
-    money::PicoUsd,
     request::RequestId,
     runtime::Clock,
     usage::{TokenUsage, UsageSource},
@@ -102,7 +101,7 @@ impl Meter {
         row.error = Some(Cow::Borrowed(error.kind.as_str()));
         row.usage = usage;
         row.usage_source = self.source();
-        row.cost = self.cost_of(Outcome::Failed, &usage);
+        row.cost = pricing::charge(self.price.as_deref(), Outcome::Failed, &usage);
         row.total_ms = Some(self.elapsed_ms());
         self.earlier_attempts.push(row);
         self.event.attempt = self.event.attempt.saturating_add(1);
@@ -210,7 +209,7 @@ impl Meter {
             return;
         }
         let usage = pricing::plausible(usage);
-        let cost = self.cost_of(outcome, &usage);
+        let cost = pricing::charge(self.price.as_deref(), outcome, &usage);
         if outcome == Outcome::Failed && usage == TokenUsage::default() {
             self.event.model = self.label.clone();
         }
@@ -231,12 +230,6 @@ impl Meter {
         self.leases.settle(u64::from(self.sent || self.sent_earlier), events);
         let cost = self.event.price_version.map(|_| cost);
         self.observation.ended(outcome, error, usage, source, cost);
-    }
-
-    /// Nothing for a request that a provider refused; else also what a request costs without any token.
-    fn cost_of(&self, outcome: Outcome, usage: &TokenUsage) -> PicoUsd {
-        let charged = outcome == Outcome::Success || *usage != TokenUsage::default();
-        if charged { pricing::cost(self.price.as_deref(), usage) } else { PicoUsd::ZERO }
     }
 
     fn elapsed_ms(&self) -> u32 {

@@ -24,6 +24,7 @@ pub mod models;
 pub mod observation;
 pub mod policy;
 pub mod pricing;
+pub mod reprice;
 pub mod reserver;
 pub mod routing;
 pub mod standing;

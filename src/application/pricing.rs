@@ -1,6 +1,6 @@
 //! What usage costs.
 
-use ai4free_ports::{catalogue::Price, money::PicoUsd, usage::TokenUsage};
+use ai4free_ports::{catalogue::Price, money::PicoUsd, usage::TokenUsage, usage_ledger::Outcome};
 
 /// More than any real reply holds. A provider that reports more is not believed.
 const MOST_PLAUSIBLE: u64 = 1_000_000_000;
@@ -28,6 +28,14 @@ pub fn cost(price: Option<&Price>, usage: &TokenUsage) -> PicoUsd {
     price.map_or(PicoUsd::ZERO, |price| price.cost(usage).unwrap_or(PicoUsd(i64::MAX)))
 }
 
+/// What a request is charged that ended so: nothing if a provider refused it, else also what a request costs without any
+/// token.
+#[must_use]
+pub fn charge(price: Option<&Price>, outcome: Outcome, usage: &TokenUsage) -> PicoUsd {
+    let charged = outcome == Outcome::Success || *usage != TokenUsage::default();
+    if charged { cost(price, usage) } else { PicoUsd::ZERO }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,5 +47,14 @@ mod tests {
         assert_eq!(usage.input, MOST_PLAUSIBLE);
         assert_eq!(cost(Some(&price), &usage), PicoUsd(1_000_000_005_000_000));
         assert_eq!(cost(None, &usage), PicoUsd::ZERO);
+    }
+
+    #[test]
+    fn only_what_a_provider_refused_is_free_of_the_price_of_a_request() {
+        let price = Price { version: 1, input: 1, per_request: PicoUsd(7), ..Price::default() };
+        let charged = |outcome, input| charge(Some(&price), outcome, &TokenUsage { input, ..TokenUsage::default() });
+        assert_eq!(charged(Outcome::Failed, 0), PicoUsd::ZERO);
+        assert_eq!(charged(Outcome::Failed, 2), PicoUsd(9));
+        assert_eq!(charged(Outcome::Success, 0), PicoUsd(7));
     }
 }

@@ -10,6 +10,7 @@ use super::{
     db::{DbVerb, OldDbVerb},
     healthcheck::HealthcheckArguments,
     keys::KeysVerb,
+    ledger::LedgerVerb,
     models::ModelsVerb,
     output::Format,
     providers::ProvidersVerb,
@@ -77,6 +78,9 @@ pub(super) enum Verb {
     /// Report what was used and what it cost
     #[command(subcommand)]
     Usage(UsageVerb),
+    /// Check the ledger, and correct it
+    #[command(subcommand)]
+    Ledger(LedgerVerb),
     /// Print the OpenAPI specification
     Openapi,
     /// Check or show the configuration

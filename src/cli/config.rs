@@ -31,14 +31,14 @@ pub(super) fn run(global: GlobalArguments, verb: &ConfigVerb) -> anyhow::Result<
         (ConfigVerb::Check, Format::Json) => {
             output::print_json(&json!({ "valid": true, "problems": [], "notes": settings.notes }))?;
         }
-        (ConfigVerb::Check, Format::Table) => {
+        (ConfigVerb::Check, Format::Table | Format::Csv) => {
             let notes: String = settings.notes.iter().map(|note| format!("\nnote: {note}")).collect();
             output::print_line(&format!("the configuration is valid{notes}"))?;
         }
         (ConfigVerb::Show, Format::Json) => {
             output::print_json(&serde_json::to_value(toml::from_str::<toml::Table>(settings.show())?)?)?;
         }
-        (ConfigVerb::Show, Format::Table) => output::print_line(settings.show().trim_end())?,
+        (ConfigVerb::Show, Format::Table | Format::Csv) => output::print_line(settings.show().trim_end())?,
     }
     Ok(ExitStatus::Success)
 }

@@ -12,6 +12,7 @@ mod exit;
 mod healthcheck;
 mod key_view;
 mod keys;
+mod ledger;
 mod man;
 mod models;
 mod moment;

@@ -10,6 +10,8 @@ pub(super) enum Format {
     #[default]
     Table,
     Json,
+    /// Comma-separated values with a header, as RFC 4180 has them
+    Csv,
 }
 
 /// A result in both of its forms.
@@ -24,8 +26,16 @@ impl Report {
     pub(super) fn print(&self, format: Format) -> io::Result<()> {
         match format {
             Format::Json => print_json(&self.json),
+            Format::Csv => print_line(&self.csv()),
             Format::Table => print_line(&self.table(io::stdout().is_terminal())),
         }
+    }
+
+    fn csv(&self) -> String {
+        let headers: Vec<String> = self.headers.iter().map(|header| (*header).to_owned()).collect();
+        let lines = (!headers.is_empty()).then_some(&headers).into_iter().chain(&self.rows);
+        let line = |cells: &Vec<String>| cells.iter().map(|cell| quoted(cell)).collect::<Vec<_>>().join(",");
+        lines.map(line).collect::<Vec<_>>().join("\r\n")
     }
 
     /// Framed for people; in a pipe one plain line per row, for `grep` and `awk`.
@@ -61,6 +71,10 @@ pub(super) fn complain(text: &str) {
     let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
+fn quoted(cell: &str) -> String {
+    if cell.contains([',', '"', '\r', '\n']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.to_owned() }
+}
+
 /// A cell can't break out of its row, nor colour the terminal.
 fn on_one_line(cell: &str) -> String {
     cell.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
@@ -69,6 +83,13 @@ fn on_one_line(cell: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn csv_is_quoted_where_it_must_be() {
+        let rows = vec![vec!["a,b".to_owned(), "say \"hi\"".to_owned()], vec!["plain".to_owned(), String::new()]];
+        let report = Report { headers: vec!["name", "text"], rows, json: Value::Null };
+        assert_eq!(report.csv(), "name,text\r\n\"a,b\",\"say \"\"hi\"\"\"\r\nplain,");
+    }
 
     #[test]
     fn a_table_in_a_pipe_is_one_plain_line_per_row() {

@@ -1,10 +1,10 @@
 //! `usage`: what was used and what it cost.
 
-use std::time::Duration;
+use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use ai4free_ports::{
     runtime::Timestamp,
-    usage_ledger::{Audience, Counters, UsageReport},
+    usage_ledger::{Audience, Counters, Dimension},
 };
 use serde_json::{Map, Value, json};
 
@@ -12,7 +12,7 @@ use super::{
     exit::{ExitStatus, Misuse},
     keys::key_id,
     moment,
-    output::Report,
+    output::{Format, Report},
     session::Session,
 };
 use crate::wiring;
@@ -25,7 +25,7 @@ pub(super) enum UsageVerb {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ReportArguments {
-    /// Of one key [default: of all]
+    /// Of one key, by model or by day [default: of all]
     #[arg(long, value_name = "ID")]
     key: Option<String>,
     /// A day or a time, rounded down to its hour [default: the beginning]
@@ -41,8 +41,11 @@ pub(super) struct ReportArguments {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Grouping {
+    Key,
+    User,
     #[default]
     Model,
+    Provider,
     Day,
 }
 
@@ -55,24 +58,61 @@ pub(super) async fn run(session: &Session, verb: UsageVerb) -> anyhow::Result<Ex
     if to <= from {
         return Err(Misuse("--to must be later than --from".to_owned()).into());
     }
-    let audience = key.map_or(Audience::Operator, Audience::Key);
-    let usage = administration.ledger.report(&audience, from, to).await?;
-    report(&usage, arguments.by).print(session.format)?;
+    let ledger = &administration.ledger;
+    let sums = match (key, arguments.by) {
+        (None, by) => ledger.breakdown(by.dimension(), from, to).await?,
+        (Some(key), Grouping::Model) => ledger.report(&Audience::Key(key), from, to).await?.by_model,
+        (Some(key), Grouping::Day) => {
+            let days = ledger.report(&Audience::Key(key), from, to).await?.by_day;
+            days.into_iter().map(|(day, sums)| (moment::show_day(day), sums)).collect()
+        }
+        (Some(_), _) => return Err(Misuse("--key goes with --by model or --by day".to_owned()).into()),
+    };
+    let mut report = report(sums, arguments.by);
+    if session.format == Format::Csv {
+        // A program would add it to the others.
+        report.rows.pop();
+    }
+    report.print(session.format)?;
     Ok(ExitStatus::Success)
 }
 
-fn report(usage: &UsageReport, by: Grouping) -> Report {
-    let (name, groups): (_, Vec<(String, &Counters)>) = match by {
-        Grouping::Model => ("model", usage.by_model.iter().map(|(model, sums)| (model.clone(), sums)).collect()),
-        Grouping::Day => ("day", usage.by_day.iter().map(|(day, sums)| (moment::show_day(*day), sums)).collect()),
-    };
+impl Grouping {
+    fn dimension(self) -> Dimension {
+        match self {
+            Self::Key => Dimension::Key,
+            Self::User => Dimension::User,
+            Self::Model => Dimension::Model,
+            Self::Provider => Dimension::Provider,
+            Self::Day => Dimension::Day,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::User => "user",
+            Self::Model => "model",
+            Self::Provider => "provider",
+            Self::Day => "day",
+        }
+    }
+}
+
+/// The dearest first, days in their order; the total is the last row.
+fn report(sums: BTreeMap<String, Counters>, by: Grouping) -> Report {
+    let name = by.name();
+    let mut groups: Vec<(String, Counters)> = sums.into_iter().collect();
+    if by != Grouping::Day {
+        groups.sort_by_key(|(_, counters)| Reverse(counters.cost));
+    }
     let mut total = Counters::default();
     for (_, counters) in &groups {
         total.add(counters);
     }
     let data: Vec<Value> = groups.iter().map(|(group, counters)| object(Some((name, group)), counters)).collect();
     let json = json!({ "object": "usage_report", "currency": "USD", "data": data, "total": object(None, &total) });
-    let total = ("total".to_owned(), &total);
+    let total = ("total".to_owned(), total);
     Report {
         headers: vec![
             name,
@@ -103,8 +143,9 @@ fn row(group: &str, counters: &Counters) -> Vec<String> {
 }
 
 fn object(group: Option<(&str, &str)>, counters: &Counters) -> Value {
-    let mut members: Map<String, Value> =
-        group.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    // What belongs to no user, or reached no provider, is under the empty name.
+    let member = |(name, value): (&str, &str)| (name.to_owned(), Some(value).filter(|value| !value.is_empty()).into());
+    let mut members: Map<String, Value> = group.into_iter().map(member).collect();
     let sums = json!({
         "total_requests": counters.requests,
         "successful_requests": counters.successful,
@@ -127,22 +168,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_has_exact_money_and_a_total() {
+    fn a_report_has_exact_money_the_dearest_first_and_a_total() {
         let counters = |requests, pico| Counters {
             requests,
             successful: requests - 1,
             cost: PicoUsdSum(pico),
             ..Counters::default()
         };
-        let mut usage = UsageReport::default();
-        usage.by_model.insert("gpt-4o".to_owned(), counters(2, 1));
-        usage.by_model.insert("o3".to_owned(), counters(3, 1_690_000_000));
-        usage.by_day.insert(20_000, counters(5, 7));
-        let by_model = report(&usage, Grouping::Model);
-        assert_eq!(by_model.rows[2], ["total", "5", "3", "2", "0", "0", "0", "0.001690000001"]);
-        assert_eq!(by_model.json["total"]["total_cost"], "0.001690000001");
-        assert_eq!(by_model.json["data"][1]["model"], "o3");
+        let sums = BTreeMap::from([
+            ("gpt-4o".to_owned(), counters(2, 1)),
+            ("o3".to_owned(), counters(3, 1_690_000_000)),
+            (String::new(), counters(1, 2)),
+        ]);
+        let by_model = report(sums, Grouping::Model);
+        assert_eq!(by_model.rows.iter().map(|row| &*row[0]).collect::<Vec<_>>(), ["o3", "", "gpt-4o", "total"]);
+        assert_eq!(by_model.rows[3], ["total", "6", "3", "3", "0", "0", "0", "0.001690000003"]);
+        assert_eq!(by_model.json["total"]["total_cost"], "0.001690000003");
+        assert_eq!(
+            (&by_model.json["data"][0]["model"], &by_model.json["data"][1]["model"]),
+            (&json!("o3"), &Value::Null)
+        );
         assert_eq!(by_model.json["data"][0].as_object().unwrap().keys().next().unwrap(), "model");
-        assert_eq!(report(&usage, Grouping::Day).rows[0][0], "2024-10-04");
+        let days = ["2026-11-22", "2026-11-23"].map(|day| (day.to_owned(), Counters::default()));
+        let by_day = report(days.into(), Grouping::Day);
+        assert_eq!((&*by_day.rows[0][0], &*by_day.rows[1][0]), ("2026-11-22", "2026-11-23"));
     }
 }

@@ -55,7 +55,7 @@ pub(super) fn snapshot(
             let known = providers.known.iter().map(String::as_str);
             problem(format!("names an unknown provider `{}`{}", target.provider, suggestion(&target.provider, known)));
         }
-        let own_limits = limits.get(&entry.id).cloned().unwrap_or(Limits::NONE);
+        let own_limits = limits.get(&entry.id).unwrap_or(&Limits::NONE);
         let aliases = entry.aliases.clone();
         let model = Arc::new(model(entry, own_limits, providers));
         for name in std::iter::once(model.id.clone()).chain(aliases.into_iter().map(Into::into)) {
@@ -77,7 +77,7 @@ pub(super) fn snapshot(
     snapshot
 }
 
-fn model(entry: ModelEntry, own_limits: Limits, providers: &Providers) -> Model {
+fn model(entry: ModelEntry, own_limits: &Limits, providers: &Providers) -> Model {
     let kind = ModelKind::from(entry.kind);
     let targets: Vec<Target> = entry.targets.into_iter().map(Target::from).collect();
     let first_provider = targets.first().map(|target| target.provider.clone());

@@ -14,7 +14,7 @@ use super::{
     policy,
 };
 use crate::{
-    application::{keys::Keys, models::Models, policy::PolicySource},
+    application::{keys::Keys, models::Models, policy::PolicySource, reprice::Reprice},
     config::{Settings, redis::Redis, secrets},
     lifecycle::Workers,
 };
@@ -27,6 +27,7 @@ pub struct Administration {
     pub keys: Keys,
     pub models: Models,
     pub ledger: Arc<dyn UsageLedger>,
+    pub reprice: Reprice,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -40,17 +41,20 @@ pub async fn administration(settings: &Settings) -> anyhow::Result<Administratio
     let secrets = secrets::resolve(settings, &OsSecrets)?;
     migrate_or_check(&base.database, settings.database.migrate).await?;
     let policy: Arc<dyn PolicySource> = Arc::new(policy(&settings.limits));
+    let catalogue = Arc::new(SwappableCatalogue::new((*settings.catalogue).clone()));
+    let ledger: Arc<dyn UsageLedger> = Arc::new(SqlUsageLedger::new(base.database.clone()));
     Ok(Administration {
         keys: Keys {
-            store: Arc::new(SqlKeyStore::new(base.database.clone())),
+            store: Arc::new(SqlKeyStore::new(base.database)),
             hasher: Arc::new(key_hasher(&secrets)),
             secrets: Arc::new(OsSecrets),
             clock: base.clock.clone(),
             calendar: calendar(),
             policy,
         },
-        models: Models { catalogue: Arc::new(SwappableCatalogue::new((*settings.catalogue).clone())) },
-        ledger: Arc::new(SqlUsageLedger::new(base.database)),
+        models: Models { catalogue: catalogue.clone() },
+        reprice: Reprice { ledger: ledger.clone(), catalogue, ids: base.ids },
+        ledger,
         clock: base.clock,
     })
 }
