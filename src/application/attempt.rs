@@ -9,6 +9,7 @@ use std::{
 };
 
 use ai4free_ports::{
+    catalogue::OnDisconnect,
     error::{ProviderError, ProviderErrorKind},
     llm_provider::{Call, CredentialInfo, Deadlines, FrameStream, LlmProvider, Reply},
     request::{Edits, InboundRequest},
@@ -18,14 +19,8 @@ use ai4free_ports::{
 use bytes::Bytes;
 
 use crate::application::{
-    admission::Admitted,
-    counting,
-    failure::Failure,
-    metered_stream::MeteredStream,
-    metering::Meter,
-    policy::credential_scope,
-    routing::Candidate,
-    standing::LimitHeaders,
+    admission::Admitted, counting, drains::Drains, failure::Failure, metered_stream::MeteredStream, metering::Meter,
+    policy::credential_scope, routing::Candidate, standing::LimitHeaders,
 };
 
 /// However many credentials there are: each attempt has a row, and a ledger takes the rows of a request at once, 500 at most.
@@ -42,6 +37,7 @@ pub struct Upstream {
 /// All providers. The field is private: no other use-case can reach one.
 pub struct Upstreams {
     by_id: HashMap<Arc<str>, Entry>,
+    drains: Option<Arc<Drains>>,
 }
 
 struct Entry {
@@ -64,6 +60,7 @@ pub struct Plan<'a> {
     /// Sent when it is not what the client said.
     pub output_cap: Option<u64>,
     pub encoding: Encoding,
+    pub on_disconnect: OnDisconnect,
     pub lane: Lane,
 }
 
@@ -77,7 +74,13 @@ impl Upstreams {
     #[must_use]
     pub fn new(upstreams: impl IntoIterator<Item = (Arc<str>, Upstream)>) -> Self {
         let entry = |upstream| Entry { upstream, reports_stream_usage: Arc::default() };
-        Self { by_id: upstreams.into_iter().map(|(id, upstream)| (id, entry(upstream))).collect() }
+        Self { by_id: upstreams.into_iter().map(|(id, upstream)| (id, entry(upstream))).collect(), drains: None }
+    }
+
+    /// Streams of models that say so are read to their end when their client has gone. Otherwise all are cancelled then.
+    #[must_use]
+    pub fn draining(self, drains: Arc<Drains>) -> Self {
+        Self { drains: Some(drains), ..self }
     }
 
     /// Index, description and rest of each credential of a provider; nothing for a provider that is switched off.
@@ -121,7 +124,7 @@ impl Upstreams {
                     return Ok(Answer::Whole { body, limits });
                 }
                 Ok(Reply::Stream(frames)) => {
-                    let frames = metered(entry, frames, meter, &plan, counter);
+                    let frames = self.metered(entry, frames, meter, &plan, counter);
                     return Ok(Answer::Stream { frames: Box::pin(frames), limits });
                 }
                 Err(error) => {
@@ -179,6 +182,27 @@ impl Upstreams {
         }
         reply
     }
+
+    fn metered(
+        &self,
+        entry: &Entry,
+        frames: FrameStream,
+        meter: Meter,
+        plan: &Plan<'_>,
+        counter: &Arc<dyn TokenCounter>,
+    ) -> MeteredStream {
+        let mut stream = MeteredStream::new(frames, meter, entry.reports_stream_usage.clone());
+        if let Some(drains) = self.drains.as_ref().filter(|_| plan.on_disconnect == OnDisconnect::Drain) {
+            stream = stream.drained_by(drains.clone());
+        }
+        if entry.reports_stream_usage.load(Ordering::Relaxed) {
+            return stream;
+        }
+        let (counter, encoding, request) = (counter.clone(), plan.encoding, plan.request.clone());
+        stream.counted_by(Box::new(move |frames| {
+            Box::pin(async move { counting::stream_usage(&counter, encoding, &request, &frames).await })
+        }))
+    }
 }
 
 async fn count_whole(
@@ -192,21 +216,4 @@ async fn count_whole(
             tracing::warn!(error = error as &dyn std::error::Error, "a reply without usage could not be counted");
         })
         .ok()
-}
-
-fn metered(
-    entry: &Entry,
-    frames: FrameStream,
-    meter: Meter,
-    plan: &Plan<'_>,
-    counter: &Arc<dyn TokenCounter>,
-) -> MeteredStream {
-    let stream = MeteredStream::new(frames, meter, entry.reports_stream_usage.clone());
-    if entry.reports_stream_usage.load(Ordering::Relaxed) {
-        return stream;
-    }
-    let (counter, encoding, request) = (counter.clone(), plan.encoding, plan.request.clone());
-    stream.counted_by(Box::new(move |frames| {
-        Box::pin(async move { counting::stream_usage(&counter, encoding, &request, &frames).await })
-    }))
 }

@@ -126,6 +126,7 @@ impl Inference {
             candidates,
             output_cap: cap.filter(|_| inbound.operation == Operation::Chat),
             encoding: accepted.model.encoding,
+            on_disconnect: accepted.model.on_disconnect,
             lane,
         };
         self.upstreams.attempt(admitted, plan, &self.counter).await

@@ -105,10 +105,13 @@ impl Leases {
             let counted = if lease.is_top_up { &[] } else { attempts };
             let actual = |claim: &Claim| match claim.kind {
                 LimitKind::Requests | LimitKind::ImageRequests => sent,
-                LimitKind::Tokens => used(counted, &claim.scope).map(|event| event.usage.total()).fold(0, u64::saturating_add),
+                LimitKind::Tokens => {
+                    used(counted, &claim.scope).map(|event| event.usage.total()).fold(0, u64::saturating_add)
+                }
                 LimitKind::Concurrency => 0,
             };
-            let cost = |claim: &MoneyClaim| used(counted, &claim.scope).map(|event| event.cost.0).fold(0, i64::saturating_add);
+            let cost =
+                |claim: &MoneyClaim| used(counted, &claim.scope).map(|event| event.cost.0).fold(0, i64::saturating_add);
             let Claims { counts, money } = lease.claims;
             self.reserver.settle(Settlement {
                 lease: lease.id,
@@ -139,4 +142,3 @@ fn serves(scope: &Scope, credential: Option<&str>) -> bool {
         Scope::Gateway | Scope::User(_) | Scope::Key(_) | Scope::Model(_) => true,
     }
 }
-

@@ -1,7 +1,7 @@
 //! A provider's stream on its way to the client, metered as it is pulled.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::{
         Arc,
@@ -19,7 +19,7 @@ use ai4free_ports::{
 use bytes::Bytes;
 use futures_core::Stream;
 
-use crate::application::metering::Meter;
+use crate::application::{drains::Drains, metering::Meter};
 
 /// A stream writes what it has used so far at least this often.
 const CHECKPOINT_FRAMES: u32 = 64;
@@ -32,9 +32,56 @@ pub(super) type CountStream =
 /// Frames kept in case they have to be counted; more than this and the count is an estimate.
 const MOST_KEPT_BYTES: usize = 256 * 1024;
 
-/// A provider's stream, metered. Pulled: it reads no further than the client does. Dropping it drops the upstream call first,
-/// then settles.
+/// A provider's stream, metered. Pulled: it reads no further than the client does. Dropping it before its end cancels the
+/// upstream call and then settles, or leaves the rest to be [drained](Drains).
 pub(super) struct MeteredStream {
+    /// `None` while it is dropped.
+    reading: Option<Reading>,
+    /// `None`: a client that goes away ends the call.
+    drains: Option<Arc<Drains>>,
+}
+
+impl MeteredStream {
+    pub(super) fn new(inner: FrameStream, meter: Meter, reports_usage: Arc<AtomicBool>) -> Self {
+        Self { reading: Some(Reading::new(inner, meter, reports_usage)), drains: None }
+    }
+
+    /// Keeps the frames, so that they can be counted if the provider reports no usage.
+    pub(super) fn counted_by(mut self, count: CountStream) -> Self {
+        if let Some(reading) = &mut self.reading {
+            reading.kept = Some(Kept { frames: Vec::new(), bytes: 0, count });
+        }
+        self
+    }
+
+    /// Is read to its end also when its client has gone.
+    pub(super) fn drained_by(mut self, drains: Arc<Drains>) -> Self {
+        self.drains = Some(drains);
+        self
+    }
+}
+
+impl Stream for MeteredStream {
+    type Item = Result<Frame, ProviderError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.reading.as_mut().map_or(Poll::Ready(None), |reading| reading.poll_next(context))
+    }
+}
+
+impl Drop for MeteredStream {
+    fn drop(&mut self) {
+        let (Some(mut reading), Some(drains)) = (self.reading.take(), &self.drains) else { return };
+        if reading.ended || reading.meter.is_cut() {
+            return;
+        }
+        reading.meter.client_left();
+        drains.take(reading.to_end());
+    }
+}
+
+/// The stream itself, whoever it is read for. The call is dropped before the meter, which settles.
+struct Reading {
     inner: FrameStream,
     meter: Meter,
     frames_since_checkpoint: u32,
@@ -61,8 +108,8 @@ struct Counting {
     count: Pin<Box<dyn Future<Output = Result<TokenUsage, CountError>> + Send>>,
 }
 
-impl MeteredStream {
-    pub(super) fn new(inner: FrameStream, meter: Meter, reports_usage: Arc<AtomicBool>) -> Self {
+impl Reading {
+    fn new(inner: FrameStream, meter: Meter, reports_usage: Arc<AtomicBool>) -> Self {
         let now = meter.monotonic();
         Self {
             inner,
@@ -77,10 +124,24 @@ impl MeteredStream {
         }
     }
 
-    /// Keeps the frames, so that they can be counted if the provider reports no usage.
-    pub(super) fn counted_by(mut self, count: CountStream) -> Self {
-        self.kept = Some(Kept { frames: Vec::new(), bytes: 0, count });
-        self
+    /// Reads on without a client, no further than what was reserved.
+    async fn to_end(mut self) {
+        while let Some(Ok(_)) = poll_fn(|context| self.poll_next(context)).await {
+            if self.meter.exceeds_bound() {
+                return;
+            }
+        }
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, ProviderError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let now = self.meter.monotonic();
+        self.meter.waited_upstream(now.saturating_sub(self.left_at));
+        let polled = self.poll_frame(now, context);
+        self.left_at = self.meter.monotonic();
+        polled
     }
 
     fn keep(&mut self, bytes: &Bytes) {
@@ -128,25 +189,7 @@ impl MeteredStream {
         self.ended = true;
         Poll::Ready(self.counting.take().map(|counting| Ok(counting.last)))
     }
-}
 
-impl Stream for MeteredStream {
-    type Item = Result<Frame, ProviderError>;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = self.get_mut();
-        if this.ended {
-            return Poll::Ready(None);
-        }
-        let now = this.meter.monotonic();
-        this.meter.waited_upstream(now.saturating_sub(this.left_at));
-        let polled = this.poll_frame(now, context);
-        this.left_at = this.meter.monotonic();
-        polled
-    }
-}
-
-impl MeteredStream {
     fn poll_frame(&mut self, now: Duration, context: &mut Context<'_>) -> Poll<Option<Result<Frame, ProviderError>>> {
         if self.counting.is_some() {
             return self.poll_counting(context);

@@ -37,6 +37,7 @@ pub(super) struct Meter {
     price: Option<Arc<Price>>,
     /// What was reserved of the first attempt, and is again of each later one.
     most: UpperBound,
+    most_output: u64,
     prompt_bytes: u64,
     /// The name of the model in the rows of requests that no provider served: a client can't fill the ledger with names.
     label: Arc<str>,
@@ -49,6 +50,8 @@ pub(super) struct Meter {
     facts: Facts,
     /// Whether the provider may have begun to work: only then is anything charged on an interruption.
     sent: bool,
+    /// Whether the client went away, and its stream is still read.
+    client_left: bool,
     open: bool,
 }
 
@@ -63,6 +66,7 @@ impl Meter {
             observation,
             price: order.price,
             most: order.most,
+            most_output: order.bound.usage.output,
             prompt_bytes: order.prompt_bytes,
             label: order.label,
             admitted,
@@ -71,6 +75,7 @@ impl Meter {
             sent_earlier: false,
             facts: Facts::default(),
             sent: false,
+            client_left: false,
             open: true,
         }
     }
@@ -122,6 +127,21 @@ impl Meter {
             self.event.first_ms = Some(self.elapsed_ms());
             self.observation.first_byte();
         }
+    }
+
+    /// However the request goes on, its client has cancelled it.
+    pub(super) fn client_left(&mut self) {
+        self.client_left = true;
+    }
+
+    /// Whether the gateway is cutting what still runs.
+    pub(super) fn is_cut(&self) -> bool {
+        self.gate.is_cut()
+    }
+
+    /// Whether more was received than was reserved, as far as that can be told without a count.
+    pub(super) fn exceeds_bound(&self) -> bool {
+        counting::estimate(self.facts.output_bytes) > self.most_output
     }
 
     pub(super) fn has_usage(&self) -> bool {
@@ -208,6 +228,12 @@ impl Meter {
         if !std::mem::replace(&mut self.open, false) {
             return;
         }
+        let (outcome, error, source) = if self.client_left {
+            let source = if source == UsageSource::Provider { UsageSource::Drained } else { source };
+            (Outcome::Cancelled, None, source)
+        } else {
+            (outcome, error, source)
+        };
         let usage = pricing::plausible(usage);
         let cost = pricing::charge(self.price.as_deref(), outcome, &usage);
         if outcome == Outcome::Failed && usage == TokenUsage::default() {

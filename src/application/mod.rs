@@ -10,6 +10,7 @@ pub mod attempt;
 pub mod authentication;
 pub mod chat;
 pub mod counting;
+pub mod drains;
 pub mod failure;
 pub mod gate;
 pub mod grants;

@@ -11,7 +11,9 @@ use std::{
 use ai4free_ports::{
     budget::{Budget, GrantStanding, MoneyWindow},
     money::{PicoUsd, PicoUsdSum},
-    rate_limiter::{Claim, Claims, Held, LeaseId, LimitKind, MoneyClaim, RateLimiter, Reservation, Settlement, Standing},
+    rate_limiter::{
+        Claim, Claims, Held, LeaseId, LimitKind, MoneyClaim, RateLimiter, Reservation, Settlement, Standing,
+    },
     runtime::{Calendar, Clock, Timestamp},
 };
 

@@ -2,6 +2,7 @@
 //! a client leaves and however a provider fails.
 
 mod authentication;
+mod drains;
 mod fakes;
 mod money;
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    future::Future,
+    future::{Future, poll_fn},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -39,6 +39,7 @@ use crate::application::{
     attempt::{Answer, Upstream, Upstreams},
     authentication::Principal,
     chat::Chat,
+    drains::Drains,
     failure::Failure,
     gate::Gate,
     grants::Grants,
@@ -50,7 +51,7 @@ use crate::application::{
 /// Pending once.
 pub(super) async fn pause() {
     let mut paused = false;
-    std::future::poll_fn(|context| {
+    poll_fn(|context| {
         if std::mem::replace(&mut paused, true) {
             return Poll::Ready(());
         }
@@ -312,7 +313,7 @@ impl Dialect for PlainDialect {
         let text = std::str::from_utf8(body).unwrap();
         let cap = text.split("cap=").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
         Ok(RequestView {
-            model: "m".into(),
+            model: if text.contains("drain") { "drained".into() } else { "m".into() },
             model_span: None,
             stream: text.contains("stream"),
             include_usage: false,
@@ -409,6 +410,7 @@ pub(super) struct World {
     pub(super) provider: Arc<ScriptedProvider>,
     pub(super) ledger: Arc<FakeLedger>,
     pub(super) tasks: Arc<FakeTasks>,
+    pub(super) drains: Arc<Drains>,
     pub(super) gate: Arc<Gate>,
     /// Whether the gateway is cutting what still runs.
     pub(super) cut: Arc<AtomicBool>,
@@ -453,10 +455,13 @@ impl World {
         let grants = Grants::new(limiter.clone(), ledger.clone(), tasks.clone(), tasks.clone(), 1);
         let calendar = Arc::new(ShortDays);
         let reserver = Reserver::new(limiter.clone(), Arc::new(grants), calendar, clock.clone());
+        let is_cut = cut.clone();
+        let cut_future = poll_fn(move |_| if is_cut.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending });
+        let drains = Arc::new(Drains::new(tasks.clone(), tasks.clone(), cut_future));
         let inference = Arc::new(Inference {
             catalogue: Arc::new(FixedCatalogue(Arc::new(snapshot()))),
             policy: Arc::new(Arc::new(policy)),
-            upstreams: Upstreams::new([("p".into(), upstream)]),
+            upstreams: Upstreams::new([("p".into(), upstream)]).draining(drains.clone()),
             admission: Admission {
                 reserver: Arc::new(reserver),
                 journal: journal.clone(),
@@ -470,7 +475,7 @@ impl World {
         let system = Principal::system(&*clock).key().clone();
         let key = StoredKey { id: KeyId::parse("abcdefghijkl").unwrap(), plan: "plan".into(), ..system };
         let ids = Arc::default();
-        Self { clock, ids, limiter, journal, observer, provider, ledger, tasks, gate, cut, inference, key }
+        Self { clock, ids, limiter, journal, observer, provider, ledger, tasks, drains, gate, cut, inference, key }
     }
 
     pub(super) async fn send(&self, body: &str) -> Result<Answer, Failure> {
@@ -514,7 +519,9 @@ fn snapshot() -> Snapshot {
         created: 0,
         available: true,
     });
-    Snapshot { by_name: [("m".into(), model.clone())].into(), models: vec![model], ..Snapshot::default() }
+    let drained = Arc::new(Model { id: "drained".into(), on_disconnect: OnDisconnect::Drain, ..(*model).clone() });
+    let models = [("m".into(), model), ("drained".into(), drained)];
+    Snapshot { by_name: models.into(), ..Snapshot::default() }
 }
 
 pub(super) fn delta(text: &'static str) -> Result<Frame, ProviderError> {

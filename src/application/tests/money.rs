@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -27,7 +28,7 @@ use ai4free_ports::{
 };
 use async_trait::async_trait;
 
-use super::fakes::{Step, World, done, delta, pause, run, tokens};
+use super::fakes::{Step, World, delta, done, pause, run, tokens};
 use crate::application::failure::{Failure, Unavailable};
 
 /// Money in the fake limiter, by scope and start of the window.
@@ -125,7 +126,7 @@ impl FakeMoney {
 pub(super) struct FakeLedger {
     granted: Mutex<HashMap<(Scope, Timestamp, Holder), i128>>,
     pub(super) asked: AtomicUsize,
-    pub(super) is_down: std::sync::atomic::AtomicBool,
+    pub(super) is_down: AtomicBool,
     /// Holders that are over.
     pub(super) stale: Mutex<Vec<Holder>>,
 }
@@ -175,6 +176,12 @@ impl UsageLedger for FakeLedger {
     async fn close_holders(&self, _: SpoolId, _: i64) -> Result<(), StoreError> {
         unimplemented!("not asked for")
     }
+    async fn beat(&self, _: SpoolId, _: i64, _: Epoch) -> Result<(), StoreError> {
+        unimplemented!("not asked for")
+    }
+    async fn retire(&self, _: SpoolId, _: i64) -> Result<(), StoreError> {
+        unimplemented!("not asked for")
+    }
     async fn budget(&self, _: &Scope, _: &MoneyWindow) -> Result<BudgetSum, StoreError> {
         unimplemented!("not asked for")
     }
@@ -210,25 +217,40 @@ impl Calendar for ShortDays {
     }
 }
 
-/// Time passes at once, and tasks are left to run when they are asked to.
+/// Short waits pass at once, long ones when a test says so; tasks are left to run when they are asked to.
 #[derive(Default)]
-pub(super) struct FakeTasks(Mutex<Vec<Pin<Box<dyn Future<Output = ()> + Send>>>>);
+pub(super) struct FakeTasks {
+    waiting: Mutex<Vec<Pin<Box<dyn Future<Output = ()> + Send>>>>,
+    pub(super) time_is_up: Arc<AtomicBool>,
+}
 
 impl Timer for FakeTasks {
-    fn sleep(&self, _: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(pause())
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        if duration < Duration::from_secs(1) {
+            return Box::pin(pause());
+        }
+        let time_is_up = self.time_is_up.clone();
+        let waiting =
+            move |_: &mut Context<'_>| if time_is_up.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending };
+        Box::pin(poll_fn(waiting))
     }
 }
 
 impl TaskSpawner for FakeTasks {
     fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        self.0.lock().unwrap().push(task);
+        self.waiting.lock().unwrap().push(task);
     }
 }
 
 impl FakeTasks {
-    fn run_all(&self) {
-        std::mem::take(&mut *self.0.lock().unwrap()).into_iter().for_each(run);
+    pub(super) fn run_all(&self) {
+        std::mem::take(&mut *self.waiting.lock().unwrap()).into_iter().for_each(run);
+    }
+
+    /// Polls each task once, and forgets those that have ended.
+    pub(super) fn poll_all(&self) {
+        let mut context = Context::from_waker(Waker::noop());
+        self.waiting.lock().unwrap().retain_mut(|task| task.as_mut().poll(&mut context).is_pending());
     }
 }
 
