@@ -4,8 +4,8 @@ use std::{path::Path, str::FromStr, time::Duration};
 
 use ai4free_ports::error::StoreError;
 use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait,
+    AccessMode, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, IsolationLevel, SqliteTransactionMode,
+    TransactionOptions, TransactionTrait,
     sqlx::{
         ConnectOptions,
         postgres::{PgConnectOptions, PgPoolOptions},
@@ -61,6 +61,20 @@ impl Database {
 
     pub(crate) async fn begin_read(&self) -> Result<DatabaseTransaction, Failure> {
         self.reader.begin().await.map_err(|error| self.not_begun(error))
+    }
+
+    /// For many queries that must see one state of the database.
+    pub(crate) async fn begin_snapshot(&self) -> Result<DatabaseTransaction, Failure> {
+        let options = match self.backend() {
+            DbBackend::Postgres => TransactionOptions {
+                isolation_level: Some(IsolationLevel::RepeatableRead),
+                access_mode: Some(AccessMode::ReadOnly),
+                ..TransactionOptions::default()
+            },
+            // Its transactions see nothing else.
+            _ => TransactionOptions::default(),
+        };
+        self.reader.begin_with_options(options).await.map_err(|error| self.not_begun(error))
     }
 
     pub(crate) async fn begin_write(&self) -> Result<DatabaseTransaction, Failure> {

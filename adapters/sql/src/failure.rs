@@ -13,6 +13,9 @@ const BACKGROUND_DEADLINE: Duration = Duration::from_secs(30);
 /// A migration may rewrite a large table, or wait for another replica that does.
 const MIGRATION_DEADLINE: Duration = Duration::from_secs(15 * 60);
 
+/// Reads all events of a year, perhaps.
+const VERIFICATION_DEADLINE: Duration = Duration::from_secs(3600);
+
 /// Lets `?` work on the database's errors; becomes a [`StoreError`] at the port.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -74,6 +77,10 @@ pub(crate) async fn in_the_background<T>(work: impl Future<Output = Result<T, Fa
 
 pub(crate) async fn while_migrating<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, StoreError> {
     within(MIGRATION_DEADLINE, work).await
+}
+
+pub(crate) async fn while_verifying<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, StoreError> {
+    within(VERIFICATION_DEADLINE, work).await
 }
 
 pub(crate) async fn within<T>(

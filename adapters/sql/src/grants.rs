@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The holder of what was spent before the first grant. Its row is the lock of the window.
-const BEFORE: &str = "0";
+pub(crate) const BEFORE: &str = "0";
 /// A grant is worth a trip to the database if it lasts for this many claims.
 const CLAIMS_OF_A_GRANT: i128 = 16;
 
@@ -47,7 +47,8 @@ pub(crate) async fn grant(database: &Database, request: &GrantRequest) -> Result
     let room = Ord::max(request.limit.0 - elsewhere - mine, 0);
     let part = room / i128::from(request.share.max(1));
     let wanted = Ord::max(part, CLAIMS_OF_A_GRANT * i128::from(request.claim.0));
-    let granted = if room > 0 { mine + Ord::min(room, wanted) } else { before };
+    let is_known = request.is_first && before > 0;
+    let granted = if room > 0 && !is_known { mine + Ord::min(room, wanted) } else { before };
     if granted != before {
         let limbs = Limbs::of(PicoUsdSum(granted));
         let row = budget_window::Model {

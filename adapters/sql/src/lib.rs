@@ -17,6 +17,7 @@ mod keyset;
 mod limbs;
 mod limiter_mode;
 mod reports;
+mod retention;
 mod rollup;
 mod schema;
 mod spending;
@@ -25,9 +26,11 @@ mod spools;
 #[cfg(test)]
 mod tests;
 mod usage_ledger;
+mod verification;
 
 pub use database::{Database, DatabaseOptions, connect, sqlite_url};
 pub use key_store::SqlKeyStore;
 pub use limiter_mode::{LimiterModeError, LimiterModeLock, limiter_mode_lock};
+pub use retention::expire;
 pub use schema::{MigrationStatus, clean, list_tables, migrate, migration_status, reset};
 pub use usage_ledger::SqlUsageLedger;

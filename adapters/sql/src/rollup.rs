@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use ai4free_ports::{
     budget::Spending,
-    money::PicoUsd,
+    money::{PicoUsd, PicoUsdSum},
     usage_ledger::{EventKind, Outcome},
 };
 use sea_orm::{EntityTrait, entity::prelude::Uuid};
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The columns that all sums by the hour have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) requests: i64,
     pub(crate) successful: i64,
@@ -42,6 +42,12 @@ impl Counts {
             output_tokens: sign * (row.output_tokens + row.reasoning_tokens + row.audio_output_tokens),
             cost: Limbs::of_cost(PicoUsd(row.cost_pico)),
         }
+    }
+
+    /// Comparable: limbs can be the same sum in many ways.
+    pub(crate) fn folded(&self) -> ([i64; 5], PicoUsdSum) {
+        let Self { requests, successful, cancelled, input_tokens, output_tokens, cost } = *self;
+        ([requests, successful, cancelled, input_tokens, output_tokens], cost.sum())
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
@@ -146,7 +152,6 @@ impl Sums {
 
 /// A table of sums by the hour.
 pub(crate) trait HourlySums: EntityTrait {
-    const TABLE: &'static str;
     const HOUR: Self::Column;
     fn key_columns() -> Vec<Self::Column>;
     /// In the order of [`counts`](Self::counts).
@@ -154,13 +159,14 @@ pub(crate) trait HourlySums: EntityTrait {
     fn hour(row: &Self::Model) -> i64;
     /// In the order of [`key_columns`](Self::key_columns).
     fn key(row: &Self::Model) -> Vec<sea_orm::Value>;
+    /// Table and key, for people.
+    fn name(row: &Self::Model) -> String;
     fn counts(row: &Self::Model) -> Counts;
 }
 
 macro_rules! hourly_sums {
     ($entity:ident: $($column:ident $field:ident),+) => {
         impl HourlySums for $entity::Entity {
-            const TABLE: &'static str = stringify!($entity);
             const HOUR: $entity::Column = $entity::Column::Hour;
 
             fn key_columns() -> Vec<$entity::Column> {
@@ -178,6 +184,10 @@ macro_rules! hourly_sums {
 
             fn key(row: &$entity::Model) -> Vec<sea_orm::Value> {
                 vec![$(row.$field.clone().into()),+]
+            }
+
+            fn name(row: &$entity::Model) -> String {
+                [stringify!($entity).to_owned(), $(format!(" {}={:?}", stringify!($field), row.$field)),+].concat()
             }
 
             fn counts(row: &$entity::Model) -> Counts {

@@ -32,7 +32,7 @@ pub(crate) async fn attach(database: &Database, spool: SpoolId) -> Result<Attach
         .on_conflict(
             OnConflict::column(spool::Column::Id)
                 .value(spool::Column::Generation, next_generation)
-                .update_columns([spool::Column::State, spool::Column::BeatAt])
+                .update_columns([spool::Column::State, spool::Column::ClosedEpoch, spool::Column::BeatAt])
                 .to_owned(),
         )
         .returning(Query::returning().columns([spool::Column::Generation, spool::Column::Acknowledged]));

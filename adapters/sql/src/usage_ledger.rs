@@ -19,8 +19,8 @@ use crate::{
     append,
     database::Database,
     epochs,
-    failure::{in_the_background, while_a_client_waits},
-    grants, reports, spools,
+    failure::{in_the_background, while_a_client_waits, while_verifying},
+    grants, reports, spools, verification,
 };
 
 /// The ledger in Postgres or SQLite.
@@ -58,7 +58,7 @@ impl UsageLedger for SqlUsageLedger {
     }
 
     async fn attest(&self, run_id: &str, lost: Option<Epoch>) -> Result<Epoch, StoreError> {
-        while_a_client_waits(epochs::attest(&self.database, run_id, lost)).await
+        while_a_client_waits(Box::pin(epochs::attest(&self.database, run_id, lost))).await
     }
 
     async fn close_holders(&self, spool: SpoolId, generation: i64) -> Result<(), StoreError> {
@@ -95,7 +95,7 @@ impl UsageLedger for SqlUsageLedger {
         in_the_background(reports::charges(&self.database, from, to, after)).await
     }
 
-    async fn verify(&self, _: Timestamp, _: Timestamp) -> Result<Verification, StoreError> {
-        Err(StoreError::Unavailable("not built".into()))
+    async fn verify(&self, from: Timestamp, to: Timestamp) -> Result<Verification, StoreError> {
+        while_verifying(Box::pin(verification::verify(&self.database, from, to))).await
     }
 }

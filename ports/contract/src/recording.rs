@@ -2,6 +2,8 @@
 
 mod budgets;
 mod sums;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},

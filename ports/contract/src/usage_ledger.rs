@@ -1,7 +1,10 @@
 //! Contract of [`UsageLedger`]: every event once, whatever is sent again, and sums that are the sums of the events.
 
 mod appending;
+mod budgets;
 mod fixture;
+mod holders;
+mod reports;
 mod sums;
 
 use std::sync::Arc;
@@ -9,7 +12,7 @@ use std::sync::Arc;
 use ai4free_ports::usage_ledger::UsageLedger;
 use async_trait::async_trait;
 
-pub use self::{appending::*, sums::*};
+pub use self::{appending::*, budgets::*, holders::*, reports::*, sums::*};
 
 /// A ledger of its own for each clause.
 #[async_trait]
@@ -23,7 +26,8 @@ pub trait Harness: Sized + Send + Sync {
     async fn end(self);
 }
 
-/// Turns all clauses into tests of one adapter: `usage_ledger_contract!(MyHarness)`.
+/// Turns all clauses into tests of one adapter: `usage_ledger_contract!(MyHarness)`; with `budgets` before it, those that are
+/// about money and reports.
 #[macro_export]
 macro_rules! usage_ledger_contract {
     ($harness:ty) => {
@@ -55,6 +59,31 @@ macro_rules! usage_ledger_contract {
             events_of_any_day_find_a_place
             the_newest_events_come_first
             hostile_text_is_only_text
+            a_ledger_that_nobody_touched_is_verified
+        );
+        $crate::usage_ledger_contract!(budgets $harness);
+    };
+    (budgets $harness:ty) => {
+        $crate::usage_ledger_contract!($harness:
+            a_grant_is_a_part_of_the_room_or_lasts_for_some_claims
+            what_others_were_granted_is_not_granted_again
+            a_grant_that_is_recorded_is_told_to_who_does_not_know_it
+            windows_and_scopes_are_budgets_of_their_own
+            racing_holders_share_out_a_budget_to_the_last_pico
+            a_holder_of_the_past_is_granted_nothing
+            what_events_cost_is_added_to_their_budgets
+            what_was_spent_beyond_a_grant_counts
+            the_first_grant_counts_what_was_spent_before
+            what_is_charged_before_the_first_grant_counts_once
+            the_largest_budget_is_granted_to_the_pico
+            an_epoch_ends_when_the_limiter_is_another_or_has_lost_data
+            who_attests_the_same_at_once_gets_the_same_epoch
+            closing_the_holders_of_a_spool_frees_what_they_did_not_spend
+            a_shared_holder_closes_when_no_process_has_money_of_it
+            nobody_waits_for_the_beat_of_a_process_that_is_over
+            a_retired_process_gives_back_what_it_was_granted
+            a_breakdown_is_by_what_is_asked_for
+            charges_come_in_pages_with_their_corrections
         );
     };
     ($harness:ty: $($clause:ident)+) => {

@@ -1,7 +1,9 @@
 //! Every event is stored once and read as it was.
 
 use ai4free_ports::{
+    budget::{Epoch, Holder, Spending},
     money::PicoUsd,
+    rate_limiter::Scope,
     request::Operation,
     runtime::Timestamp,
     usage::{TokenUsage, UsageSource},
@@ -46,6 +48,10 @@ pub async fn an_event_is_read_as_it_was_appended(harness: &impl Harness) {
         price_version: Some(u32::MAX),
         cost: PicoUsd(-1),
         provider_cost: Some(PicoUsd(i64::MIN)),
+        spending: vec![
+            Spending { scope: Scope::Gateway, window: Timestamp(0), holder: Holder::Shared(Epoch(17)) },
+            Spending { scope: Scope::User("a:\"b]".into()), window: Timestamp(NOON), holder: spool.holder() },
+        ],
         ..event(2)
     };
     let plain = event(1);

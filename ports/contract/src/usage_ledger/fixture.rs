@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use ai4free_ports::{
+    budget::{Epoch, Holder},
     key::KeyId,
     money::{PicoUsd, PicoUsdSum},
     request::{Operation, RequestId},
@@ -20,6 +21,7 @@ use super::Harness;
 pub(super) const NOON: i64 = 1_749_988_800_000_000;
 pub(super) const BEGIN: Timestamp = Timestamp(0);
 pub(super) const END: Timestamp = Timestamp(i64::MAX);
+pub(super) const HOUR: i64 = 3_600_000_000;
 /// What [`event`] costs: more than one limb.
 pub(super) const COST: i128 = 1_690_000_123;
 
@@ -56,6 +58,15 @@ impl Spool {
                 Appended::Fenced => return answer,
             }
         }
+    }
+
+    /// As a process that spends by itself.
+    pub(super) fn holder(&self) -> Holder {
+        Holder::Process { spool: self.id, generation: self.generation }
+    }
+
+    pub(super) async fn beat(&self, closed_epoch: Epoch) {
+        self.ledger.beat(self.id, self.generation, closed_epoch).await.unwrap();
     }
 
     pub(super) async fn recent(&self, audience: &Audience) -> Vec<UsageEvent> {

@@ -10,7 +10,7 @@ use ai4free_ports::{
 
 use super::{
     Harness,
-    fixture::{BEGIN, COST, END, NOON, Spool, event, key, sums_of},
+    fixture::{BEGIN, COST, END, HOUR, NOON, Spool, event, key, sums_of},
 };
 
 pub async fn sums_are_those_of_the_events(harness: &impl Harness) {
@@ -95,7 +95,6 @@ pub async fn a_release_takes_back_its_hold(harness: &impl Harness) {
 }
 
 pub async fn a_report_has_whole_hours(harness: &impl Harness) {
-    const HOUR: i64 = 3_600_000_000;
     let spool = Spool::attach(harness, 1).await;
     let at = |number, micros| UsageEvent { admitted_at: Timestamp(micros), ..event(number) };
     spool.append(0, &[at(1, NOON - 1), at(2, NOON), at(3, NOON + HOUR - 1), at(4, NOON + HOUR)]).await;
