@@ -67,6 +67,15 @@ impl StallingDisk {
     }
 }
 
+/// Lets a test that fails end: its threads are waited for.
+struct Release<'a>(&'a StallingDisk);
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        self.0.stall(false);
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "measures real time")]
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let started = Instant::now();
@@ -85,6 +94,7 @@ async fn nobody_queues_behind_a_stalled_disk_and_nothing_is_lost() {
     journal.open(&bound(0)).unwrap();
     disk.stall(true);
     std::thread::scope(|scope| {
+        let _release = Release(&disk);
         let stuck = scope.spawn(|| journal.open(&bound(1)));
         disk.wait_until_stuck();
 
@@ -134,6 +144,7 @@ async fn a_close_that_could_not_wait_is_written_without_another_request() {
     (0..2).for_each(|number| journal.open(&bound(number)).unwrap());
     disk.stall(true);
     std::thread::scope(|scope| {
+        let _release = Release(&disk);
         let stuck = scope.spawn(|| journal.close(bound(1).request, &charges([1])));
         disk.wait_until_stuck();
         journal.close(bound(0).request, &charges([0]));
