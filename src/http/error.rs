@@ -191,7 +191,8 @@ impl From<Failure> for ApiError {
             Failure::LimitReached(limit) => limit_reached(&limit),
             Failure::BudgetExhausted(budget) => budget_exhausted(&budget),
             Failure::Unpriced => {
-                let message = "A budget applies to this request, and the model has no price: its cost can't be bounded.";
+                let message =
+                    "A budget applies to this request, and the model has no price: its cost can't be bounded.";
                 Self::new(StatusCode::BAD_REQUEST, message).param("model").code("model_unpriced")
             }
             Failure::Unavailable { what, retry_after } => {

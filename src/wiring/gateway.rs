@@ -98,6 +98,10 @@ impl Gateway {
         let (store, feed) = CachedKeyStore::new(Arc::new(SqlKeyStore::new(base.database.clone())), clock.clone());
         let parts = LimiterParts { ids: &*ids, clock: &clock, ledger: &ledger, holder: journal.holder() };
         let limiter = Limiter::connect(settings, parts, &end, &mut workers)?;
+        let drainer = match limiter.shared.as_ref().map(|shared| shared.redis.clone()) {
+            Some(redis) => drainer.with_epochs(move || redis.epoch()),
+            None => drainer,
+        };
 
         let catalogue = Arc::new(SwappableCatalogue::new((*settings.catalogue).clone()));
         let policy: Arc<dyn PolicySource> = Arc::new(policy(&settings.limits));
@@ -108,6 +112,13 @@ impl Gateway {
             move || cut.is_cancelled()
         }));
         let spawner = Arc::new(TokioSpawner::new(Handle::current()));
+        workers.run("background tasks", {
+            let (spawner, end) = (spawner.clone(), end.clone());
+            async move {
+                end.cancelled().await;
+                spawner.join().await;
+            }
+        });
         let (enforced, share) = (limiter.limiter.clone(), limiter.process_share);
         let grants = Grants::new(enforced.clone(), ledger.clone(), spawner.clone(), spawner.clone(), share);
         let calendar = calendar();
@@ -378,7 +389,7 @@ impl ReadinessSource for Readiness {
 
 fn register_figures(telemetry: &Telemetry, readiness: &Arc<Readiness>) -> anyhow::Result<()> {
     type Figure = fn(&Readiness) -> u64;
-    let figures: [(&str, &str, Figure); 7] = [
+    let figures: [(&str, &str, Figure); 8] = [
         ("ai4free_spool_bytes", "Bytes in the usage journal.", |at| at.journal.figures().bytes),
         ("ai4free_spool_undrained_events", "Usage events that are not in the ledger yet.", |at| {
             at.journal.figures().undrained_events
@@ -394,11 +405,20 @@ fn register_figures(telemetry: &Telemetry, readiness: &Arc<Readiness>) -> anyhow
         }),
         ("ai4free_database_up", "Whether the database answers.", |at| u64::from(at.store.store_is_up())),
         ("ai4free_limiter_up", "Whether the rate limiter answers.", |at| u64::from(at.limiter.is_up())),
+        ("ai4free_limiter_money_up", "Whether the shared limiter takes claims of money.", |at| {
+            u64::from(at.limiter.takes_money())
+        }),
     ];
     for (name, help, figure) in figures {
         let readiness = readiness.clone();
         let read = move || i64::try_from(figure(&readiness)).unwrap_or(i64::MAX);
         telemetry.metrics.register_gauge(name, help, Box::new(read))?;
     }
+    let (name, help) = (
+        "ai4free_degraded_reservations_total",
+        "Requests that were admitted by the policies of their limits while the shared limiter was away.",
+    );
+    let readiness = readiness.clone();
+    telemetry.metrics.register_counter(name, help, Box::new(move || readiness.limiter.degraded_reservations()))?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use ai4free_local::MemoryRateLimiter;
+use ai4free_local::{FallbackLimiter, MemoryRateLimiter, ReplicaShare};
 use ai4free_ports::{
     budget::Holder,
     rate_limiter::RateLimiter,
@@ -36,9 +36,15 @@ pub(super) struct LimiterParts<'a> {
 
 pub(super) struct Limiter {
     pub(super) limiter: Arc<dyn RateLimiter>,
-    pub(super) shared: Option<Arc<RedisRateLimiter>>,
+    pub(super) shared: Option<Shared>,
     /// Of what is left of a budget, this process by itself is granted one part in so many.
     pub(super) process_share: u32,
+}
+
+/// The limits that all replicas share.
+pub(super) struct Shared {
+    pub(super) redis: Arc<RedisRateLimiter>,
+    pub(super) fallback: Arc<FallbackLimiter>,
 }
 
 impl Limiter {
@@ -52,18 +58,29 @@ impl Limiter {
         let Some(redis) = &settings.redis else {
             return Ok(Self { limiter: Arc::new(memory), shared: None, process_share: 1 });
         };
-        let shared = connect_redis(redis, parts.ids, parts.ledger, end, workers)?;
+        let redis = connect_redis(redis, parts.ids, parts.ledger, end, workers)?;
         let replicas = settings.cluster.replicas;
+        let share = ReplicaShare { replicas, index: None };
+        let fallback = Arc::new(FallbackLimiter::new(redis.clone(), Arc::new(memory), share));
         Ok(Self {
-            limiter: shared.clone(),
-            shared: Some(shared),
+            limiter: fallback.clone(),
+            shared: Some(Shared { redis, fallback }),
             process_share: PART_OF_ALL_REPLICAS.saturating_mul(replicas),
         })
     }
 
     /// Whether the limits that all replicas share can be asked.
     pub(super) fn is_up(&self) -> bool {
-        self.shared.as_ref().is_none_or(|shared| shared.is_up())
+        self.shared.as_ref().is_none_or(|shared| shared.redis.is_up())
+    }
+
+    /// Whether budgets can be spent out of shared grants.
+    pub(super) fn takes_money(&self) -> bool {
+        self.shared.as_ref().is_none_or(|shared| shared.redis.money_closed_reason().is_none())
+    }
+
+    pub(super) fn degraded_reservations(&self) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| shared.fallback.degraded_reservations())
     }
 }
 

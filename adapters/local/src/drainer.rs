@@ -7,14 +7,17 @@ use std::{
 };
 
 use ai4free_ports::{
-    budget::Holder,
+    budget::{Epoch, Holder},
     error::StoreError,
     usage_ledger::{Appended, Batch, UsageLedger},
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::spool::{Durability, Next, Spool, Spools};
+use crate::{
+    heart::{self, Epochs},
+    spool::{Durability, Next, Spool, Spools},
+};
 
 /// The most that a ledger takes at once.
 const BATCH: u64 = 500;
@@ -61,21 +64,30 @@ pub struct Drainer {
     spools: Arc<Spools>,
     wake: Arc<Wake>,
     holder: Arc<OnceLock<Holder>>,
+    epochs: Epochs,
 }
 
 impl Drainer {
     pub(crate) fn new(spools: Arc<Spools>, wake: Arc<Wake>, holder: Arc<OnceLock<Holder>>) -> Self {
-        Self { spools, wake, holder }
+        Self { spools, wake, holder, epochs: Epochs::None }
+    }
+
+    /// Tells the ledger which epochs of a shared limiter this process has done with. `current` is the last that it knows of.
+    #[must_use]
+    pub fn with_epochs(self, current: impl Fn() -> Option<Epoch> + Send + Sync + 'static) -> Self {
+        Self { epochs: Epochs::Shared(Arc::new(current)), ..self }
     }
 
     /// Ends after `shutdown`, when the ledger has everything or has been unreachable for 10 s.
     pub async fn run(self, ledger: Arc<dyn UsageLedger>, shutdown: CancellationToken) {
         let serving = async {
-            tokio::join!(self.drain_for_ever(&*ledger), self.sync_for_ever());
+            let heart = heart::beat_for_ever(&self.spools, &self.wake, &self.epochs, &*ledger);
+            tokio::join!(self.drain_for_ever(&*ledger), self.sync_for_ever(), heart);
         };
         shutdown.run_until_cancelled(serving).await;
         let last = async {
             tokio::join!(self.drain_with_retries(&*ledger), self.sync());
+            heart::retire(&self.spools, &*ledger).await;
         };
         if tokio::time::timeout(SHUTDOWN_PATIENCE, last).await.is_err() {
             tracing::warn!("the ledger does not answer: usage stays in the journal for the next start");
@@ -111,7 +123,7 @@ impl Drainer {
         let mut backoff = FIRST_BACKOFF;
         loop {
             let drained = self.drain_all(ledger).await;
-            self.tidy().await;
+            self.tidy(ledger).await;
             let Err(error) = drained else { return };
             if backoff == FIRST_BACKOFF {
                 tracing::warn!(
@@ -199,11 +211,14 @@ impl Drainer {
     }
 
     /// Deletes what the ledger has had for long enough, and forgets spools of which nothing is left.
-    async fn tidy(&self) {
+    async fn tidy(&self, ledger: &dyn UsageLedger) {
         let retention = self.spools.options().retention;
         for spool in self.spools.all() {
             match blocking(&spool, move |spool| spool.tidy(retention)).await {
-                Ok(true) => self.spools.forget(&spool),
+                Ok(true) => {
+                    self.spools.forget(&spool);
+                    heart::retire_one(&spool, ledger).await;
+                }
                 Ok(false) => {}
                 Err(error) => tracing::warn!(%error, "can't tidy up the usage journal"),
             }

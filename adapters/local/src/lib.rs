@@ -10,6 +10,7 @@ mod catalogue;
 mod clock;
 mod drainer;
 mod fallback;
+mod heart;
 mod ids;
 mod key_cache;
 mod key_hasher;

@@ -38,12 +38,14 @@ pub(crate) struct EpochScript {
 }
 
 struct Known {
-    standing: Standing,
-    /// The latest epoch whose data is known to be gone.
+    attestation: Attestation,
+    /// The last epoch that was attested here.
+    last: Option<Epoch>,
+    /// The epoch whose data is known to be gone: the last one, or a later one.
     lost: Option<Epoch>,
 }
 
-enum Standing {
+enum Attestation {
     /// The worker is at it.
     Asking,
     Attested(Arc<EpochScript>),
@@ -60,14 +62,18 @@ struct Server {
 
 impl Epochs {
     pub(crate) fn new(ledger: Arc<dyn UsageLedger>, time: TimeSource) -> Self {
-        Self { ledger, time, known: watch::Sender::new(Known { standing: Standing::Asking, lost: None }) }
+        Self {
+            ledger,
+            time,
+            known: watch::Sender::new(Known { attestation: Attestation::Asking, last: None, lost: None }),
+        }
     }
 
     /// The current epoch. Waits while it is being asked for: only callers with a deadline may ask.
     pub(crate) async fn current(&self) -> Result<Arc<EpochScript>, Unavailable> {
         let mut known = self.known.subscribe();
-        let known = known.wait_for(|known| !matches!(known.standing, Standing::Asking)).await;
-        match known.map(|known| known.standing.outcome()) {
+        let known = known.wait_for(|known| !matches!(known.attestation, Attestation::Asking)).await;
+        match known.map(|known| known.attestation.outcome()) {
             Ok(Some(outcome)) => outcome,
             Ok(None) | Err(_) => Err(Unavailable::Timeout),
         }
@@ -76,11 +82,13 @@ impl Epochs {
     /// What was seen as current no longer works: it is asked for anew. `lost`: its data is gone.
     pub(crate) fn doubt(&self, seen: &Arc<EpochScript>, lost: Option<Epoch>) {
         self.known.send_if_modified(|known| {
-            known.lost = known.lost.max(lost);
             // Others saw the same, and it may have been asked for again by now.
-            let is_current = matches!(&known.standing, Standing::Attested(current) if Arc::ptr_eq(current, seen));
+            if lost >= known.last {
+                known.lost = known.lost.max(lost);
+            }
+            let is_current = matches!(&known.attestation, Attestation::Attested(current) if Arc::ptr_eq(current, seen));
             if is_current {
-                known.standing = Standing::Asking;
+                known.attestation = Attestation::Asking;
             }
             is_current
         });
@@ -97,11 +105,16 @@ impl Epochs {
         }
     }
 
+    /// The last epoch that was attested here. Requests may hold money of it, and of earlier ones.
+    pub(crate) fn last(&self) -> Option<Epoch> {
+        self.known.borrow().last
+    }
+
     /// Why no money can be held now.
     pub(crate) fn closed_because(&self) -> Option<String> {
-        match &self.known.borrow().standing {
-            Standing::Asking | Standing::Attested(_) => None,
-            Standing::Closed(reason) => Some(reason.to_string()),
+        match &self.known.borrow().attestation {
+            Attestation::Asking | Attestation::Attested(_) => None,
+            Attestation::Closed(reason) => Some(reason.to_string()),
         }
     }
 
@@ -111,7 +124,8 @@ impl Epochs {
         let (mut pause, mut logged) = (FIRST_PAUSE, None);
         connections.connected().await;
         loop {
-            let Ok(lost) = known.wait_for(|known| !known.standing.is_attested()).await.map(|known| known.lost) else {
+            let Ok(lost) = known.wait_for(|known| !known.attestation.is_attested()).await.map(|known| known.lost)
+            else {
                 return;
             };
             match self.attest(connections, keys, lost).await {
@@ -119,9 +133,11 @@ impl Epochs {
                     tracing::info!(epoch = script.epoch.0, "budgets are open: the epoch of Redis is attested");
                     (pause, logged) = (FIRST_PAUSE, None);
                     self.known.send_modify(|known| {
+                        known.last = Some(script.epoch);
                         // Unless this epoch was lost meanwhile.
-                        if known.lost < Some(script.epoch) {
-                            known.standing = Standing::Attested(Arc::new(script));
+                        if known.lost < known.last {
+                            known.lost = None;
+                            known.attestation = Attestation::Attested(Arc::new(script));
                         }
                     });
                 }
@@ -131,7 +147,7 @@ impl Epochs {
                         tracing::warn!(reason = %text, "budgets are closed, other limits go on");
                         logged = Some(text);
                     }
-                    self.known.send_modify(|known| known.standing = Standing::Closed(Arc::new(reason)));
+                    self.known.send_modify(|known| known.attestation = Attestation::Closed(Arc::new(reason)));
                     sleep(pause).await;
                     pause = LONGEST_PAUSE.min(pause * 2);
                 }
@@ -176,7 +192,7 @@ impl Epochs {
     }
 }
 
-impl Standing {
+impl Attestation {
     fn is_attested(&self) -> bool {
         matches!(self, Self::Attested(_))
     }

@@ -76,6 +76,12 @@ impl RedisRateLimiter {
         self.queue.dropped()
     }
 
+    /// The last epoch that the ledger has attested here: requests may hold money of it, and of earlier ones.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.epochs.last()
+    }
+
     /// Why claims of money fail although Redis answers, if they do: it may evict keys, or the ledger is away.
     #[must_use]
     pub fn money_closed_reason(&self) -> Option<String> {

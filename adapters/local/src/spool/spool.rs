@@ -11,6 +11,7 @@ use std::{
 };
 
 use ai4free_ports::{
+    budget::Epoch,
     error::JournalError,
     request::RequestId,
     runtime::Clock,
@@ -122,6 +123,11 @@ impl Spool {
 
     pub(crate) fn holders_closed(&self) {
         self.has_holders_closed.store(true, Ordering::Relaxed);
+    }
+
+    /// The earliest epoch of the shared limiter that an open request holds money of.
+    pub(crate) async fn lowest_open_epoch(&self) -> Option<Epoch> {
+        self.state.pass().await.lowest_open_epoch()
     }
 
     pub(crate) fn is_fenced(&self) -> bool {

@@ -2,7 +2,13 @@
 
 use std::{collections::HashMap, io, sync::atomic::Ordering, time::Duration};
 
-use ai4free_ports::{error::JournalError, request::RequestId, usage_journal::Checkpoint, usage_ledger::UsageEvent};
+use ai4free_ports::{
+    budget::{Epoch, Holder},
+    error::JournalError,
+    request::RequestId,
+    usage_journal::Checkpoint,
+    usage_ledger::UsageEvent,
+};
 
 use super::{
     ballast::Ballast,
@@ -142,6 +148,15 @@ impl State {
     }
 
     /// Closes what another process has left open, as far as it is known.
+    pub(super) fn lowest_open_epoch(&self) -> Option<Epoch> {
+        let spending = self.open.values().flat_map(|opened| &opened.intent.bound.spending);
+        let epochs = spending.filter_map(|spending| match spending.holder {
+            Holder::Shared(epoch) => Some(epoch),
+            Holder::Process { .. } => None,
+        });
+        epochs.min()
+    }
+
     pub(super) fn close_lost(&mut self, left_open: Vec<Intent>) {
         let opened_in = self.log.segments.front().map_or(0, |oldest| oldest.number);
         for intent in left_open {
