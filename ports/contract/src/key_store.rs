@@ -3,10 +3,12 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use ai4free_ports::{
+    budget::{Budget, BudgetPeriod},
     error::StoreError,
     key::{KeyId, StoredKey, StoredSecret},
     key_store::KeyStore,
-    limits::Limits,
+    limits::{Limits, OutagePolicy},
+    money::PicoUsdSum,
     runtime::Timestamp,
 };
 use async_trait::async_trait;
@@ -39,6 +41,7 @@ macro_rules! key_store_contract {
             secrets_keep_their_order_and_go_when_they_are_replaced
             hostile_text_is_only_text
             limits_beyond_any_use_are_kept_as_such
+            a_budget_is_kept_to_the_pico
             creation_and_revocation_are_on_the_feed
             a_key_changed_twice_is_on_the_feed_once
             a_refused_change_is_not_on_the_feed
@@ -214,6 +217,37 @@ pub async fn limits_beyond_any_use_are_kept_as_such(harness: &impl Harness) {
     let found = store.find(&key(1).id).await.unwrap().unwrap().limits.clone();
     assert!(found.tokens_per_minute >= Some(i64::MAX as u64), "{found:?}");
     assert_eq!(found.requests_per_minute, limits.requests_per_minute);
+}
+
+pub async fn a_budget_is_kept_to_the_pico(harness: &impl Harness) {
+    let store = harness.store();
+    let amounts = [PicoUsdSum(0), PicoUsdSum(1), PicoUsdSum(5_000_000_000_001), Budget::MOST];
+    let policies = [None, Some(OutagePolicy::Closed), Some(OutagePolicy::LocalShare), Some(OutagePolicy::Open)];
+    let zones = ["UTC", "Asia/Kolkata", "America/Argentina/ComodRivadavia", ""];
+    for (at, period) in BudgetPeriod::ALL.into_iter().enumerate() {
+        let budget = Budget {
+            amount: amounts[at % 4],
+            period,
+            time_zone: zones[at % 4].into(),
+            on_redis_down: OutagePolicy::ALL[at % 3],
+        };
+        let limits = Limits { budget: Some(budget), on_redis_down: policies[at % 4], ..Limits::NONE };
+        let mut with = StoredKey { limits, ..key(at as u32) };
+        store.create(&with).await.unwrap();
+        assert_eq!(found(&*store, &with.id).await, Some(with.clone()));
+        // Another one, and none.
+        with.limits.budget = Some(Budget {
+            amount: PicoUsdSum(7),
+            period: BudgetPeriod::Total,
+            time_zone: "Europe/Warsaw".into(),
+            on_redis_down: OutagePolicy::Open,
+        });
+        with.version = store.update(&with).await.unwrap();
+        assert_eq!(found(&*store, &with.id).await, Some(with.clone()));
+        with.limits = Limits::NONE;
+        with.version = store.update(&with).await.unwrap();
+        assert_eq!(found(&*store, &with.id).await, Some(with));
+    }
 }
 
 pub async fn creation_and_revocation_are_on_the_feed(harness: &impl Harness) {

@@ -72,6 +72,7 @@ macro_rules! usage_ledger_contract {
             racing_holders_share_out_a_budget_to_the_last_pico
             a_holder_of_the_past_is_granted_nothing
             what_events_cost_is_added_to_their_budgets
+            spools_that_share_budgets_do_not_get_in_each_others_way
             what_was_spent_beyond_a_grant_counts
             the_first_grant_counts_what_was_spent_before
             what_is_charged_before_the_first_grant_counts_once

@@ -153,6 +153,36 @@ impl<T: TestDatabase> ai4free_contract::usage_ledger::Harness for On<T> {
     }
 }
 
+/// The same clauses for both databases, as the role that migrates.
+macro_rules! on_both {
+    ($($clause:ident)+) => {
+        mod sqlite {
+            $(
+                #[tokio::test]
+                async fn $clause() {
+                    crate::tests::harness::on::<crate::tests::harness::Sqlite>(super::$clause).await;
+                }
+            )+
+        }
+        mod postgres {
+            $(
+                #[tokio::test]
+                async fn $clause() {
+                    crate::tests::harness::on::<crate::tests::harness::Postgres>(super::$clause).await;
+                }
+            )+
+        }
+    };
+}
+pub(crate) use on_both;
+
+pub(crate) async fn on<T: TestDatabase>(clause: impl AsyncFn(&Database)) {
+    if let Some(test) = T::start().await {
+        clause(test.owner()).await;
+        test.end().await;
+    }
+}
+
 fn postgres_url() -> Option<String> {
     let url = std::env::var("AI4FREE_TEST_POSTGRES_URL").ok().filter(|url| !url.is_empty());
     if url.is_none() {

@@ -15,6 +15,10 @@ async fn the_role_that_serves_can_neither_rewrite_the_ledger_nor_change_the_sche
         "DELETE FROM usage_event",
         "TRUNCATE usage_event",
         "DELETE FROM usage_hour",
+        "DELETE FROM usage_provider_hour",
+        "DELETE FROM budget_window",
+        "UPDATE usage_retention SET first_day = 0",
+        "ALTER TABLE usage_event DETACH PARTITION usage_event_20250612",
         "DROP TABLE usage_event",
         "CREATE TABLE anything (id int)",
     ] {

@@ -5,20 +5,8 @@ use sea_orm_migration::seaql_migrations;
 
 use crate::{
     MigrationStatus, SqlKeyStore, clean, list_tables, migrate, migration_status, reset,
-    tests::harness::{Postgres, Sqlite, TestDatabase},
+    tests::harness::{Postgres, TestDatabase, on_both},
 };
-
-/// The same clauses for both databases.
-macro_rules! on_both {
-    ($($clause:ident)+) => {
-        mod sqlite {
-            $(#[tokio::test] async fn $clause() { super::on::<super::Sqlite>(super::$clause).await; })+
-        }
-        mod postgres {
-            $(#[tokio::test] async fn $clause() { super::on::<super::Postgres>(super::$clause).await; })+
-        }
-    };
-}
 
 on_both! {
     what_was_migrated_is_known
@@ -26,13 +14,6 @@ on_both! {
     a_database_of_a_newer_release_is_left_as_it_is
     cleaning_takes_our_tables_and_no_others
     a_reset_database_is_empty_and_works
-}
-
-async fn on<T: TestDatabase>(clause: impl AsyncFn(&crate::Database)) {
-    if let Some(test) = T::start().await {
-        clause(test.owner()).await;
-        test.end().await;
-    }
 }
 
 async fn what_was_migrated_is_known(database: &crate::Database) {

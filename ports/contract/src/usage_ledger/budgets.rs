@@ -7,7 +7,7 @@ use ai4free_ports::{
     runtime::Timestamp,
     usage_ledger::{EventKind, GrantAnswer, GrantRequest, UsageEvent},
 };
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
 use super::{
     Harness,
@@ -156,6 +156,42 @@ pub async fn what_events_cost_is_added_to_their_budgets(harness: &impl Harness) 
     ];
     spool.append(12, &corrections).await;
     assert_eq!(sum(Scope::Key(key(1)), WINDOW).await.settled, PicoUsdSum(7 * COST - 1_500_001));
+}
+
+/// Batches that share budgets, in orders that would deadlock, with grants and closings of the same.
+pub async fn spools_that_share_budgets_do_not_get_in_each_others_way(harness: &impl Harness) {
+    const HOLDERS: u64 = 5;
+    let scope = |number: u64| Scope::Model(format!("m{}", number % HOLDERS).into());
+    let limit = PicoUsdSum(1 << 70);
+    let spools = (0..6_u64).map(|number| async move {
+        let spool = Spool::attach(harness, number).await;
+        let past = Holder::Process { spool: spool.id, generation: 0 };
+        let events: Vec<UsageEvent> = (0..60)
+            .map(|at| {
+                let shared = (0..HOLDERS).map(|other| {
+                    let of = if number % 2 == 1 { HOLDERS - other } else { other };
+                    spending(scope(of), WINDOW, Holder::Process { spool: spool_id(77), generation: 1 })
+                });
+                let own = [spending(scope(at), WINDOW, spool.holder()), spending(scope(at), WINDOW, past)];
+                UsageEvent { spending: shared.chain(own).collect(), ..event(number * 1000 + at) }
+            })
+            .collect();
+        let grants = async {
+            for at in 0..20 {
+                let asked = GrantRequest { scope: scope(at + number), limit, share: 9, ..request(spool.holder(), 0) };
+                assert_ne!(grant(harness, &asked).await, GrantAnswer::Stale);
+                spool.ledger.close_holders(spool.id, spool.generation).await.unwrap();
+                spool.ledger.close_holders(spool_id(77), 2).await.unwrap();
+            }
+        };
+        join(spool.drain(&events), grants).await;
+    });
+    join_all(spools.collect::<Vec<_>>()).await;
+    let mut settled = 0;
+    for number in 0..HOLDERS {
+        settled += harness.ledger().budget(&scope(number), &WINDOW).await.unwrap().settled.0;
+    }
+    assert_eq!(settled, 6 * 60 * i128::from(HOLDERS + 2) * COST);
 }
 
 /// A provider may use more than was reserved: all of it counts, also against what the holder is granted next.
