@@ -105,6 +105,7 @@ local function judge_money(first, at)
       end
     end
     budget.claimed, budget.used, budget.reserved = claimed, used, plus(budget.reserved, claimed)
+    budget.at = at + 2
     planned[i] = budget
     at = at + 6
   end
@@ -124,7 +125,7 @@ local function judge_counts(last, is_held)
       rate = roll(key)
       used, rate.amount = rate.sum, amount
     else
-      used = call('ZCOUNT', key, string.format('(%.0f', now), '+inf')
+      used = call('ZCOUNT', key, string.format('(%d', now), '+inf')
     end
     if used + amount > limit and not is_held then
       local wait = rate and wait_ms(key, rate, limit, amount) or CONCURRENCY_RETRY_MS
@@ -178,11 +179,12 @@ local function reserve()
   end
   if state then return reply end
   for i = FIRST, first_money - 1 do write_count(KEYS[i], planned[i], lease) end
-  state = string.format('o%.0f', second)
+  state = string.format('o%d', second)
   for i = first_money, #KEYS do
-    if exceeds(budgets[i].claimed, ZERO) then
-      write_use(KEYS[i], budgets[i].used, budgets[i].reserved)
-      state = state .. hold(KEYS[i], budgets[i].claimed)
+    local budget = budgets[i]
+    if exceeds(budget.claimed, ZERO) then
+      write_use(KEYS[i], budget.used, budget.reserved)
+      state = state .. hold(KEYS[i], ARGV[budget.at], ARGV[budget.at + 1])
     end
   end
   call('HSET', KEYS[1], lease, state)
@@ -220,7 +222,7 @@ local function settle()
     local reserved_in = state and state:match('^o(%d+)')
     if reserved_in and certainty ~= 'h' then release(state) end
     if certainty == 'u' then
-      if reserved_in or not state then call('HSET', KEYS[1], lease, string.format('x%.0f', second)) end
+      if reserved_in or not state then call('HSET', KEYS[1], lease, string.format('x%d', second)) end
     elseif reserved_in then
       call('HDEL', KEYS[1], lease)
     end

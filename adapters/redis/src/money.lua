@@ -53,10 +53,11 @@ local function write_use(key, used, reserved)
 end
 
 local function settle_budget(key, reserved, actual)
-  local budget = budget_at(key)
+  local found = redis.call('HMGET', key, 'uh', 'ul', 'rh', 'rl')
   -- Gone: its window is long over, or its epoch is. The ledger knows what was spent.
-  if not budget then return end
-  write_use(key, plus(minus(budget.used, reserved), actual), minus(budget.reserved, reserved))
+  if not found[1] then return end
+  local used, held = limbs(found[1], found[2]), limbs(found[3], found[4])
+  write_use(key, plus(minus(used, reserved), actual), minus(held, reserved))
 end
 
 local function append_standing(reply, budget)
@@ -69,8 +70,8 @@ end
 
 -- A lease remembers what it holds of each budget, so that it can be voided by its id alone. The length tells where a
 -- key ends: ids of scopes have any character.
-local function hold(key, held)
-  return string.format(';%.0f,%.0f,%d,', held[1], held[2], #key) .. key
+local function hold(key, micro, rest)
+  return ';' .. micro .. ',' .. rest .. ',' .. #key .. ',' .. key
 end
 
 -- The keys are not in KEYS, but they have the hash tag of those, so they are on the same server.

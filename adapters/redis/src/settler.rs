@@ -233,3 +233,40 @@ fn arguments(keys: &Keys, batch: &[Settlement]) -> Arguments {
     }
     arguments
 }
+
+#[cfg(test)]
+mod tests {
+    use ai4free_ports::{
+        budget::{Epoch, MoneyWindow},
+        limits::OutagePolicy,
+        money::{PicoUsd, PicoUsdSum},
+        rate_limiter::{LeaseId, MoneyClaim, Scope, SettledMoney},
+        request::RequestId,
+    };
+
+    use super::*;
+
+    #[test]
+    fn of_too_many_settlements_those_of_money_are_the_last_to_be_dropped() {
+        let claim = MoneyClaim {
+            scope: Scope::Gateway,
+            window: MoneyWindow::TOTAL,
+            limit: PicoUsdSum(100),
+            amount: PicoUsd(10),
+            is_top_up: false,
+            on_redis_down: OutagePolicy::LocalShare,
+        };
+        let settlement = |number: usize, money| Settlement {
+            lease: LeaseId { request: RequestId(uuid::Uuid::from_u128(number as u128)), number: 0 },
+            claims: Vec::new(),
+            money,
+            holder: Some(Holder::Shared(Epoch(1))),
+            certainty: Certainty::Held,
+        };
+        let (_queue, mut settler) = SettleQueue::new();
+        settler.keep(settlement(0, vec![SettledMoney { claim, actual: PicoUsd(7) }]));
+        (1..=BACKLOG).for_each(|number| settler.keep(settlement(number, Vec::new())));
+        let kept: Vec<u128> = settler.backlog.iter().take(2).map(|kept| kept.lease.request.0.as_u128()).collect();
+        assert_eq!((settler.backlog.len(), kept), (BACKLOG, vec![0, 2]));
+    }
+}

@@ -53,9 +53,16 @@ async fn two_replicas_with_racing_grants_hold_exactly_what_the_budget_pays_for()
     let mut tasks = JoinSet::new();
     for number in 0..200_u128 {
         let replica = if number % 2 == 0 { one.clone() } else { two.clone() };
-        tasks.spawn(async move { spend(&replica, number, 170).await });
+        tasks.spawn(async move {
+            loop {
+                // A busy machine may miss the deadline: then whether it is held is unknown, and asking again tells.
+                if let Ok(reservation) = spend(&replica, number, 170).await {
+                    return reservation;
+                }
+            }
+        });
     }
-    let held = tasks.join_all().await.into_iter().map(Result::unwrap).filter(is_held).count();
+    let held = tasks.join_all().await.into_iter().filter(is_held).count();
     assert_eq!(held, 58, "of 10000 at 170 each");
     let standing = standing(&one).await.unwrap();
     assert_eq!((standing.granted, standing.used()), (PicoUsdSum(LIMIT), PicoUsdSum(58 * 170)));

@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
-use ai4free_contract::rate_limiter::{claim, counts, lease, settlement, void};
-use ai4free_ports::rate_limiter::{Claim, LimitKind, RateLimiter, Reservation, Scope};
+use ai4free_contract::rate_limiter::{claim, counts, lease, settlement, spent, void};
+use ai4free_ports::{
+    money::PicoUsdSum,
+    rate_limiter::{Claim, LimitKind, RateLimiter, Reservation, Scope},
+};
 use tokio::task::JoinSet;
 
-use crate::server::{RedisServer, Replica, eventually};
+use crate::{
+    server::{RedisServer, Replica, eventually},
+    spending::{budget, hold, standing},
+};
 
 const START: Duration = Duration::from_secs(1_700_000_000);
 
@@ -112,6 +118,28 @@ async fn tombstones_and_strays_are_removed_and_open_leases_are_not() {
     replica.limiter.move_time(START + Duration::from_secs(61)).await.unwrap();
     replica.limiter.purge().await.unwrap();
     assert_eq!(server.command(leases).await, ":2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn money_of_strays_is_given_back_and_that_of_leases_whose_end_is_still_queued_is_not() {
+    let Some(server) = RedisServer::start().await else { return };
+    let options = server.options("one").with_movable_time();
+    let dead = Replica::start(&options).await;
+    dead.limiter.move_time(START).await.unwrap();
+    let holder = hold(&dead, 1, 60).await;
+    let ledger = dead.ledger.clone();
+    drop(dead);
+    let mut replica = Replica::start_with(&options, ledger).await;
+    assert_eq!(hold(&replica, 2, 70).await, holder);
+    assert_eq!(hold(&replica, 3, 80).await, holder);
+    replica.limiter.move_time(START + Duration::from_secs(61)).await.unwrap();
+    // Nobody delivers this.
+    replica.worker.abort_all();
+    replica.limiter.settle(spent(lease(3), holder, &budget(80), &[75]));
+    for _ in 0..2 {
+        replica.limiter.purge().await.unwrap();
+        assert_eq!(standing(&replica).await.unwrap().reserved, PicoUsdSum(70 + 80));
+    }
 }
 
 fn one_at_a_time(limit: u64) -> Claim {
