@@ -261,6 +261,22 @@ async fn answers_name_the_claims_as_the_caller_numbers_them() {
 }
 
 #[tokio::test]
+async fn what_was_not_counted_is_not_given_back() {
+    let replica = Replica::down(ALONE);
+    let slot = |on_redis_down| Claim { on_redis_down, ..claim(user("u"), LimitKind::Concurrency, 1, 1) };
+    let money = |on_redis_down| budget(user("u"), 60, on_redis_down);
+    replica.limiter.grant(&grant(user("u"), PROCESS, 100, false)).await.unwrap();
+    let [enforced, open] =
+        [OutagePolicy::LocalShare, OutagePolicy::Open].map(|policy| claims(&[slot(policy)], &[money(policy)]));
+    replica.hold(1, &enforced).await;
+    replica.hold(2, &open).await;
+    replica.limiter.settle(spent(lease(2), PROCESS, &open, &[60]));
+    assert!(matches!(replica.reserve(3, &enforced).await, Reservation::Refused { .. }));
+    let standing = replica.limiter.standing(&user("u"), &MoneyWindow::TOTAL).await.unwrap().unwrap();
+    assert_eq!((standing.settled, standing.reserved), (PicoUsdSum(0), PicoUsdSum(60)));
+}
+
+#[tokio::test]
 async fn money_is_not_held_before_this_process_can_be_charged() {
     let replica = Replica::new(ALONE, OnceLock::new());
     replica.go_down();
@@ -316,6 +332,8 @@ async fn a_lease_ends_where_it_was_held() {
     replica.go_down();
     assert!(replica.hold(2, &slots).await.is_degraded);
     replica.limiter.settle(slot(1));
+    // That lease 2 is not held there need not have been heard.
+    replica.shared.queue.lock().unwrap().retain(|queued| queued.certainty == Certainty::Held);
     replica.shared.come_back();
     assert_eq!(left(&replica.shared.limiter, user("u"), LimitKind::Concurrency).await, 100);
     // Held here, whatever is up.
