@@ -5,6 +5,7 @@
 mod administration;
 mod gateway;
 mod limiter;
+mod retention;
 
 use std::{collections::HashMap, fs, path::Path, sync::Arc};
 

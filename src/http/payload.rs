@@ -262,10 +262,11 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         let reason = error.into_inner().to_string();
         let told = whole_words(&reason);
         let api = ApiError::new(StatusCode::BAD_REQUEST, format!("The body of the request is not valid: {told}"));
-        // An unknown or missing member is named in the reason, the path is its parent's.
-        let named = ["unknown field `", "missing field `"].iter().find_map(|lead| reason.split_once(lead));
-        match named.and_then(|(_, rest)| rest.split_once('`')) {
-            Some((member, _)) => api.param(shortened(member).into_owned()),
+        // A missing member is named in the reason, the path is its parent's.
+        let missing = reason.split_once("missing field `").and_then(|(_, rest)| rest.split_once('`'));
+        match missing {
+            Some((member, _)) if path == "." => api.param(shortened(member).into_owned()),
+            Some((member, _)) => api.param(shortened(&format!("{path}.{member}")).into_owned()),
             None if path != "." => api.param(shortened(&path).into_owned()),
             None => api,
         }

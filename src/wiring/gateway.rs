@@ -24,7 +24,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Base, Misconfigured, calendar, key_hasher,
     limiter::{Limiter, LimiterParts},
-    migrate_or_check, own_data_dir, policy, upstreams,
+    migrate_or_check, own_data_dir, policy,
+    retention::expire_daily,
+    upstreams,
 };
 use crate::{
     application::{
@@ -229,7 +231,7 @@ impl Gateway {
             }
         };
         if lock.is_some() {
-            self.run_workers();
+            self.run_workers(settings);
             tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving");
             if settings.database.is_sqlite() {
                 bootstrap::first_key(&self.keys, FIRST_KEY_PLAN, address).await?;
@@ -273,11 +275,15 @@ impl Gateway {
         }
     }
 
-    fn run_workers(&mut self) {
+    fn run_workers(&mut self, settings: &Settings) {
         let (ledger, drainer, end) = (self.ledger.clone(), self.drainer.clone(), self.end.clone());
         self.workers.supervise("drainer", move || Some(drainer.clone().run(ledger.clone(), end.clone())));
         if let Some(feed) = self.feed.take() {
             self.workers.run("key feed", feed.run(self.end.clone()));
+        }
+        if let Some(kept) = settings.usage.retention {
+            let (database, clock, end) = (self.base.database.clone(), self.base.clock.clone(), self.end.clone());
+            self.workers.run("retention", expire_daily(database, clock, kept, end));
         }
     }
 

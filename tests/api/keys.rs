@@ -169,7 +169,7 @@ async fn what_is_wrong_with_a_new_key_is_named() {
         (json!({"name": "x", "expires_at": 1000}), "expires_at"),
         (json!({"name": "x", "max_output_tokens": 0}), "max_output_tokens"),
         (json!({"name": "x", "limits": {"requests_per_minute": -1}}), "limits.requests_per_minute"),
-        (json!({"name": "x", "limits": {"requests": 1}}), "requests"),
+        (json!({"name": "x", "limits": {"requests": 1}}), "limits.requests"),
         (json!({"name": "x", "user_id": ["a"]}), "user_id"),
     ];
     for (body, param) in table {

@@ -16,7 +16,7 @@ use crate::{
 
 /// How much may be spent in each window.
 #[derive(Object, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with `amount_usd`, `window` and `time_zone`")]
 pub(in crate::http) struct NewBudget {
     amount_usd: Amount,
     /// Default: `total`.
@@ -27,7 +27,7 @@ pub(in crate::http) struct NewBudget {
 
 /// Absent members stay. Null is the default of `window` and `time_zone`.
 #[derive(Object, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with `amount_usd`, `window` and `time_zone`")]
 pub(in crate::http) struct PatchBudget {
     #[serde(default)]
     amount_usd: MaybeUndefined<Amount>,

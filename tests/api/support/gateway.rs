@@ -210,6 +210,21 @@ impl Gateway {
         .await
     }
 
+    /// A verb of the command line, beside the gateway: its exit code, and what it printed as JSON.
+    pub(crate) fn command(&self, line: &str) -> (Option<i32>, Value) {
+        let output = Command::new(env!("CARGO_BIN_EXE_ai4free"))
+            .current_dir(self.home())
+            .env_clear()
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .args(line.split(' '))
+            .args(["--output", "json"])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or(Value::String(complaint)))
+    }
+
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }
