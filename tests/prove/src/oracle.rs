@@ -84,6 +84,10 @@ impl<'a> Reconciliation<'a> {
             findings.violation(format!("nobody asked for {first:?}"));
         }
         findings.exactly("repeated_upstream_calls", 0, i128::from(self.repeated));
+        let charged = self.requests.iter().filter_map(|request| request.event);
+        if let Some(odd) = charged.into_iter().find(|event| (event.kind, event.attempt) != (ledger::CHARGE, 0)) {
+            findings.violation(format!("not the charge of a first attempt: {odd:?}"));
+        }
     }
 
     /// What the client has to the last byte, and the provider counted, is charged to the pico-dollar.

@@ -6,10 +6,14 @@ mod p03_replay;
 mod p04_postgres_down;
 mod p05_boot;
 mod p06_spool_full;
+mod p07_budget;
+mod p08_no_leak;
 mod p09_absurd_usage;
 mod p10_request_limit;
 mod p11_token_limit;
 mod p12_concurrency;
+mod p13_redis_down;
+mod p14_redis_loses_data;
 mod p15_clock_skew;
 mod p16_revocation;
 mod p20_disconnect;
@@ -27,6 +31,8 @@ use crate::{
 pub(crate) struct Promise {
     pub(crate) id: &'static str,
     pub(crate) title: &'static str,
+    /// It neither loads the machine nor minds who does: it runs beside others.
+    pub(crate) mostly_waits: bool,
     pub(crate) prove: fn(Stage<'_>) -> LocalBoxFuture<'_, Findings>,
 }
 
@@ -38,10 +44,14 @@ pub(crate) const PROMISES: &[Promise] = &[
     p04_postgres_down::PROMISE,
     p05_boot::PROMISE,
     p06_spool_full::PROMISE,
+    p07_budget::PROMISE,
+    p08_no_leak::PROMISE,
     p09_absurd_usage::PROMISE,
     p10_request_limit::PROMISE,
     p11_token_limit::PROMISE,
     p12_concurrency::PROMISE,
+    p13_redis_down::PROMISE,
+    p14_redis_loses_data::PROMISE,
     p15_clock_skew::PROMISE,
     p16_revocation::PROMISE,
     p20_disconnect::PROMISE,

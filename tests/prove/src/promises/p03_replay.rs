@@ -22,6 +22,7 @@ use crate::{
 pub(super) const PROMISE: Promise = Promise {
     id: "P3",
     title: "a usage journal that is replayed, in whole or in part and however often, changes nothing",
+    mostly_waits: false,
     prove: |stage| prove(stage).boxed_local(),
 };
 

@@ -25,6 +25,7 @@ use crate::{
 pub(super) const PROMISE: Promise = Promise {
     id: "P4",
     title: "while Postgres is away, keys that are known are served; usage waits on disk and nothing is lost",
+    mostly_waits: false,
     prove: |stage| prove(stage).boxed_local(),
 };
 
@@ -117,7 +118,7 @@ async fn endure(
     findings.figure(&name("requests"), journal.len());
     findings.exactly(&name("failed_requests"), 0, failed.len() as i128);
     failed.first().inspect(|sent| findings.violation(sent.failure.clone().unwrap_or_default()));
-    let of = |from: Instant, to: Instant| typical_p99(&journal, from, to);
+    let of = |from: Instant, to: Instant| load::typical_p99(&journal, from, to);
     let (before, during) = (of(began - BEFORE, began), of(began + FIRST_SECOND, end));
     findings.within(&name("added_p99"), SLOWER, during.saturating_sub(before));
     let added = of(began, began + FIRST_SECOND).saturating_sub(before);
@@ -163,20 +164,4 @@ async fn ask_with_unknown_keys(gateway: &Gateway, keys: &[Key], findings: &mut F
         });
     }
     findings.within("unknown_key_answered", UNKNOWN_KEY, slowest);
-}
-
-/// The 99th percentile of a typical second (the median over seconds), so that one hiccup of a busy machine does not decide.
-fn typical_p99(journal: &[&Sent], from: Instant, to: Instant) -> Duration {
-    let mut worst_of_seconds = Vec::new();
-    let mut second = from;
-    while second + Duration::from_millis(900) <= to {
-        let next = second + Duration::from_secs(1);
-        let inside = journal.iter().filter(|sent| (second..next).contains(&sent.started));
-        let mut took: Vec<Duration> = inside.map(|sent| sent.took()).collect();
-        took.sort_unstable();
-        worst_of_seconds.push(crate::findings::percentile(&took, 99));
-        second = next;
-    }
-    worst_of_seconds.sort_unstable();
-    crate::findings::percentile(&worst_of_seconds, 50)
 }

@@ -16,6 +16,7 @@ use crate::{
 pub(super) const PROMISE: Promise = Promise {
     id: "P5",
     title: "a gateway starts without its stores, says so, and is ready within 5 s of their return, by itself",
+    mostly_waits: true,
     prove: |stage| prove(stage).boxed_local(),
 };
 

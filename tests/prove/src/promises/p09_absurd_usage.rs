@@ -19,6 +19,7 @@ use crate::{
 pub(super) const PROMISE: Promise = Promise {
     id: "P9",
     title: "an explicit zero costs zero, missing usage is estimated and says so, absurd usage is clamped and lowers nothing",
+    mostly_waits: false,
     prove: |stage| prove(stage).boxed_local(),
 };
 

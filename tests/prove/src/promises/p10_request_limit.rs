@@ -16,6 +16,7 @@ use crate::{
 pub(super) const PROMISE: Promise = Promise {
     id: "P10",
     title: "a request limit is exact over replicas: no interval of 60 s holds more, a burst admits exactly that many",
+    mostly_waits: false,
     prove: |stage| prove(stage).boxed_local(),
 };
 

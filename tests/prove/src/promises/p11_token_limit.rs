@@ -19,6 +19,7 @@ use crate::{
 pub(super) const PROMISE: Promise = Promise {
     id: "P11",
     title: "a token limit holds over replicas, refuses nobody while there is room, and says when a request never fits",
+    mostly_waits: false,
     prove: |stage| prove(stage).boxed_local(),
 };
 

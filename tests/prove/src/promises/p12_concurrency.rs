@@ -17,6 +17,7 @@ use crate::{
 pub(super) const PROMISE: Promise = Promise {
     id: "P12",
     title: "a concurrency limit holds over replicas, and a replica that dies gives its slots back within 15 s",
+    mostly_waits: true,
     prove: |stage| prove(stage).boxed_local(),
 };
 

@@ -10,6 +10,7 @@ use crate::{findings::Findings, rig::gateway::Launcher};
 pub(super) const PROMISE: Promise = Promise {
     id: "P15",
     title: "limits hold while the replicas' clocks differ by 10 s",
+    mostly_waits: false,
     prove: |stage| prove(stage).boxed_local(),
 };
 

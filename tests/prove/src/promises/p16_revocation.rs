@@ -20,6 +20,7 @@ use crate::{
 pub(super) const PROMISE: Promise = Promise {
     id: "P16",
     title: "a revoked key is refused by every replica within 1 s, and never served again",
+    mostly_waits: false,
     prove: |stage| prove(stage).boxed_local(),
 };
 
@@ -32,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(8);
 async fn prove(stage: Stage<'_>) -> Findings {
     let mut findings = Findings::default();
     let revocations = usize::try_from(stage.count(72, 1_000)).unwrap();
-    let mut rig = stage.services.rig().replicas(2).start().await;
+    let rig = stage.services.rig().replicas(2).start().await;
     let with_redis = revoke(&rig, revocations / 2).await;
     rig.services.redis.kill().await;
     let without_redis = revoke(&rig, revocations / 2).await;

@@ -23,6 +23,7 @@ use crate::{
 pub(super) const PROMISE: Promise = Promise {
     id: "P20",
     title: "a client that leaves ends its upstream call at once, and pays for what had come",
+    mostly_waits: false,
     prove: |stage| prove(stage).boxed_local(),
 };
 

@@ -24,6 +24,7 @@ use crate::{
 pub(super) const PROMISE: Promise = Promise {
     id: "P32",
     title: "no secret and no prompt is in a log (TRACE), metric, error, journal, Redis or database",
+    mostly_waits: false,
     prove: |stage| prove(stage).boxed_local(),
 };
 

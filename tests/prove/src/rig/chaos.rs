@@ -1,11 +1,6 @@
 //! A TCP proxy that can do to a link what networks do.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -38,11 +33,10 @@ pub(crate) enum Mode {
     Split(usize),
 }
 
-/// One link: listens on its own port for as long as it lives, and connects to a target that may change.
+/// One link: listens on its own port for as long as it lives.
 pub(crate) struct Link {
     pub(crate) address: SocketAddr,
     mode: watch::Sender<Mode>,
-    target: Arc<Mutex<SocketAddr>>,
     running: JoinHandle<()>,
 }
 
@@ -57,28 +51,17 @@ impl Link {
         let address = free_address();
         let listener = TcpListener::bind(address).await.unwrap();
         let (mode, seen) = watch::channel(Mode::Pass);
-        let target = Arc::new(Mutex::new(target));
-        let running = tokio::spawn(listen(listener, address, target.clone(), seen));
-        Self { address, mode, target, running }
+        let running = tokio::spawn(listen(listener, address, target, seen));
+        Self { address, mode, running }
     }
 
     /// Acts on connections that stand as well.
     pub(crate) fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
-
-    /// For connections to come.
-    pub(crate) fn aim(&self, target: SocketAddr) {
-        *self.target.lock().unwrap() = target;
-    }
 }
 
-async fn listen(
-    listener: TcpListener,
-    address: SocketAddr,
-    target: Arc<Mutex<SocketAddr>>,
-    mut mode: watch::Receiver<Mode>,
-) {
+async fn listen(listener: TcpListener, address: SocketAddr, target: SocketAddr, mut mode: watch::Receiver<Mode>) {
     let mut listener = Some(listener);
     loop {
         if *mode.borrow_and_update() == Mode::Refuse {
@@ -97,7 +80,6 @@ async fn listen(
         };
         tokio::select! {
             accepted = open.accept() => if let Ok((client, _)) = accepted {
-                let target = *target.lock().unwrap();
                 tokio::spawn(connect(client, target, mode.clone()));
             },
             changed = mode.changed() => if changed.is_err() { return },

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, OpenOptions},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::{
     client::{self, Request},
     eventually::{eventually, eventually_within},
-    process::{Process, Signal},
+    process::Process,
 };
 
 /// How long a start may take on a machine that does other things as well.
@@ -97,12 +97,6 @@ impl Gateway {
 
     pub(crate) async fn is_ready(&self) -> bool {
         ready(self.address).await
-    }
-
-    /// SIGTERM, and the end.
-    pub(crate) async fn stop(&mut self, within: Duration) -> ExitStatus {
-        self.process.signal(Signal::Terminate);
-        self.process.wait(within).await
     }
 
     pub(crate) async fn key(&self, members: Value) -> Key {

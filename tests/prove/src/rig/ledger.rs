@@ -2,11 +2,15 @@
 
 use super::{catalogue::Usage, sql::Session};
 
+/// Of kinds.
+pub(crate) const CHARGE: i16 = 1;
+
+/// Of outcomes.
 pub(crate) const SUCCESS: i16 = 1;
-pub(crate) const FAILED: i16 = 2;
 pub(crate) const CANCELLED: i16 = 3;
 pub(crate) const LOST: i16 = 4;
 
+/// Of sources.
 pub(crate) const PROVIDER: i16 = 1;
 pub(crate) const ESTIMATED: i16 = 4;
 pub(crate) const BOUND: i16 = 5;
@@ -62,10 +66,6 @@ pub(crate) async fn events(session: &mut Session) -> Vec<Event> {
             }
         })
         .collect()
-}
-
-pub(crate) async fn count(session: &mut Session) -> usize {
-    number(session, "SELECT count(*) FROM usage_event").await.try_into().unwrap()
 }
 
 /// Events and hourly sums say the same, and each spool stands where its events end; returns what differs.

@@ -14,6 +14,6 @@ mod process;
 mod redis;
 pub(crate) mod sql;
 
-pub(crate) use assembly::{Builder, Canaries, Rig, Services};
+pub(crate) use assembly::{Builder, Rig, Services};
 pub(crate) use process::Signal;
 pub(crate) use redis::Answer;

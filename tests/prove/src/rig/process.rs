@@ -16,8 +16,6 @@ pub(crate) enum Signal {
     Continue,
     Kill,
     Terminate,
-    /// The fast shutdown of Postgres.
-    Interrupt,
 }
 
 /// Killed when dropped.
@@ -95,7 +93,6 @@ fn send(signal: Signal, ids: &[u32]) {
         Signal::Continue => "-CONT",
         Signal::Kill => "-KILL",
         Signal::Terminate => "-TERM",
-        Signal::Interrupt => "-INT",
     };
     if !ids.is_empty() {
         let ids = ids.iter().map(u32::to_string);

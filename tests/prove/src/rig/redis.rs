@@ -99,6 +99,12 @@ impl Redis {
         self.try_command(words).await.unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
+    /// A command that answers OK.
+    pub(crate) async fn set(&self, words: &[&str]) {
+        let answer = self.command(words).await;
+        assert_eq!(answer.text(), Some("OK"), "{words:?}");
+    }
+
     async fn try_command(&self, words: &[&str]) -> io::Result<Answer> {
         let mut stream = BufReader::new(TcpStream::connect(self.address).await?);
         let mut request = format!("*{}\r\n", words.len());

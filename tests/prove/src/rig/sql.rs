@@ -1,7 +1,7 @@
 //! Queries to Postgres over its wire protocol, in text: the oracle must not read the ledger through the code that wrote it.
 //! <https://www.postgresql.org/docs/current/protocol-message-formats.html>
 
-use std::{io, net::SocketAddr};
+use std::{fmt, io, net::SocketAddr};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader},
@@ -12,6 +12,15 @@ use tokio::{
 pub(crate) enum SqlError {
     Io(io::Error),
     Refused(String),
+}
+
+impl fmt::Display for SqlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::Refused(reason) => reason.fmt(f),
+        }
+    }
 }
 
 impl From<io::Error> for SqlError {

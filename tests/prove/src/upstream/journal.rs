@@ -101,13 +101,8 @@ impl UpstreamJournal {
         self.entries.lock().unwrap().open
     }
 
-    /// The most at once since the start or the last reset.
+    /// The most at once since the start.
     pub(crate) fn most_open(&self) -> usize {
         self.entries.lock().unwrap().most_open
-    }
-
-    pub(crate) fn reset_most_open(&self) {
-        let mut entries = self.entries.lock().unwrap();
-        entries.most_open = entries.open;
     }
 }

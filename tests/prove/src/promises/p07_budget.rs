@@ -1,0 +1,155 @@
+//! Many clients, two replicas, one budget: spent to the last request that fits, and never beyond.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::{Promise, Stage};
+use crate::{
+    findings::Findings,
+    load::{self, Lane, Order, Sent},
+    oracle::total_pico,
+    rig::{
+        Rig,
+        catalogue::{CHEAP, FIXED, Usage},
+        dice::Dice,
+        gateway::Key,
+    },
+    upstream::Script,
+};
+
+pub(super) const PROMISE: Promise = Promise {
+    id: "P7",
+    title: "a budget is never overspent, and is spent to the last request that fits",
+    mostly_waits: false,
+    prove: |stage| prove(stage).boxed_local(),
+};
+
+const CLIENTS: usize = 200;
+/// Of a request of the model `prove/fixed`: a cent.
+const COST: i128 = 10_000_000_000;
+const USD: i128 = 1_000_000_000_000;
+/// The most that a request of this proof may produce.
+const CAP: u64 = 300;
+const SETTINGS: &str = "
+[limits.users.team]
+budget = { amount_usd = \"0.63\", window = \"day\" }
+";
+
+async fn prove(stage: Stage<'_>) -> Findings {
+    let mut findings = Findings::default();
+    let (rounds, dice) = (stage.count(5, 50), stage.dice());
+    let rig = stage.services.rig().replicas(2).toml(SETTINGS).start().await;
+    let (mut inexact, mut overspent) = (0, 0);
+    for round in 0..rounds {
+        let mut fate = dice.split(1_000 + round);
+        // Never a whole number of requests.
+        let paid = i128::from(fate.within(20..300));
+        let budget = paid * COST + COST / 2;
+        let window = *fate.pick(&["total", "hour", "day", "week", "month"]);
+        let key = rig.gateways[0].key(json!({"budget": {"amount_usd": usd(budget), "window": window}})).await;
+        let lanes =
+            load::drive(Lane::sharing(&key, &rig, CLIENTS), &dice.split(round), |_, lane| until_refused(lane)).await;
+        let admitted = count_admitted(&load::journal(&lanes), &mut findings);
+        if admitted != paid {
+            inexact += 1;
+            findings.violation(format!("{admitted} of the {paid} requests that {} USD pay were admitted", usd(budget)));
+        }
+        overspent += i32::from(spent(&rig, &key).await > budget);
+    }
+    findings.figure("rounds", rounds);
+    findings.figure("clients", CLIENTS);
+    findings.exactly("rounds_that_did_not_admit_floor_of_budget_by_cost", 0, inexact.into());
+    findings.exactly("rounds_that_overspent", 0, overspent.into());
+    owner_and_key(&rig, &dice, &mut findings).await;
+    random_costs(&rig, rounds.div_ceil(5), &dice, &mut findings).await;
+    findings.exactly("panics", 0, rig.finish().await as i128);
+    findings
+}
+
+/// Two keys of 40 cents each, of an owner who may spend 63.
+async fn owner_and_key(rig: &Rig<'_>, dice: &Dice, findings: &mut Findings) {
+    let members = json!({"user_id": "team", "budget": {"amount_usd": "0.40", "window": "total"}});
+    let keys = [rig.gateways[0].key(members.clone()).await, rig.gateways[1].key(members).await];
+    let lanes = keys.iter().flat_map(|key| Lane::sharing(key, rig, CLIENTS / 4)).collect();
+    let lanes = load::drive(lanes, dice, |_, lane| until_refused(lane)).await;
+    let admitted = count_admitted(&load::journal(&lanes), findings);
+    findings.exactly("admitted_by_owner_of_63", 63, admitted);
+    for key in &keys {
+        let spent = spent(rig, key).await;
+        findings.require(spent <= 40 * COST, || format!("a key of 0.40 USD has spent {spent} pico-USD"));
+    }
+}
+
+/// Requests that cost less than they might have: what they did not use is spent as well.
+async fn random_costs(rig: &Rig<'_>, rounds: u64, dice: &Dice, findings: &mut Findings) {
+    const BUDGET: i128 = USD / 50;
+    let mut left_at_worst = 0;
+    for round in 0..rounds {
+        let key = rig.gateways[0].key(json!({"budget": {"amount_usd": usd(BUDGET), "window": "total"}})).await;
+        let next = |dice: &mut Dice, lane: &mut Lane| {
+            let is_refused = lane.journal.last().is_some_and(|sent| sent.status == Some(429));
+            (!is_refused).then(|| capped(dice.within(0..CAP)))
+        };
+        let lanes = load::drive(Lane::sharing(&key, rig, 40), &dice.split(7_000 + round), next).await;
+        count_admitted(&load::journal(&lanes), findings);
+        // Everybody is gone, and what they had reserved is settled: one client spends what is left.
+        sleep(Duration::from_millis(1200)).await;
+        load::drive(Lane::sharing(&key, rig, 1), &dice.split(8_000 + round), next).await;
+        let largest = capped(CAP);
+        let bound = Usage {
+            input: largest.body().to_string().len().try_into().unwrap(),
+            output: CAP.try_into().unwrap(),
+            ..Usage::default()
+        };
+        let left = BUDGET - spent(rig, &key).await;
+        findings.require(left >= 0, || format!("overspent by {left} pico-USD"));
+        findings.require(left < CHEAP.cost_pico(&bound), || {
+            format!(
+                "refused although {left} pico-USD were left, and no request may cost more than {}",
+                CHEAP.cost_pico(&bound)
+            )
+        });
+        left_at_worst = left_at_worst.max(left);
+    }
+    findings.figure("random_costs_left_pico_usd_at_worst", i64::try_from(left_at_worst).unwrap());
+}
+
+fn until_refused(lane: &Lane) -> Option<Order> {
+    let is_refused = lane.journal.last().is_some_and(|sent| sent.status == Some(429));
+    (!is_refused && lane.journal.len() < 400).then(|| Order::plain(FIXED))
+}
+
+fn capped(output: u64) -> Order {
+    let usage = Usage { input: 9, output: output.try_into().unwrap(), ..Usage::default() };
+    let mut order = Order::new(CHEAP, usage, Script::reporting(2, usage.on_the_wire()));
+    order.max_tokens = Some(CAP);
+    order
+}
+
+/// Whoever was not admitted was told that the budget is used up; or, on a machine too busy for Redis to answer in time, that it
+/// could not be asked, and has asked again.
+fn count_admitted(journal: &[&Sent], findings: &mut Findings) -> i128 {
+    let (admitted, refused): (Vec<&Sent>, Vec<&Sent>) = journal.iter().copied().partition(|sent| sent.complete);
+    for sent in refused {
+        let is_honest = match sent.status {
+            Some(429) => sent.code == "insufficient_quota",
+            Some(503) => sent.code.ends_with("_unavailable"),
+            _ => false,
+        };
+        findings.require(is_honest, || format!("not the refusal of a budget: {:?}", sent.failure));
+    }
+    admitted.len() as i128
+}
+
+async fn spent(rig: &Rig<'_>, key: &Key) -> i128 {
+    let events = rig.ledger().await;
+    total_pico(events.iter().filter(|event| event.key == key.id))
+}
+
+/// An exact decimal.
+fn usd(pico: i128) -> String {
+    format!("{}.{:012}", pico / USD, pico % USD)
+}
