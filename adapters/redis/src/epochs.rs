@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, fmt::Write, sync::Arc, time::Duration};
 
 use ai4free_ports::{budget::Epoch, usage_ledger::UsageLedger};
 use fred::clients::{Client, WithOptions};
@@ -114,7 +114,7 @@ impl Epochs {
     pub(crate) fn closed_because(&self) -> Option<String> {
         match &self.known.borrow().attestation {
             Attestation::Asking | Attestation::Attested(_) => None,
-            Attestation::Closed(reason) => Some(reason.to_string()),
+            Attestation::Closed(reason) => Some(with_causes(&**reason)),
         }
     }
 
@@ -142,7 +142,7 @@ impl Epochs {
                     });
                 }
                 Err(reason) => {
-                    let text = reason.to_string();
+                    let text = with_causes(&reason);
                     if logged.as_ref() != Some(&text) {
                         tracing::warn!(reason = %text, "budgets are closed, other limits go on");
                         logged = Some(text);
@@ -205,6 +205,18 @@ impl Attestation {
             Self::Closed(reason) => Some(Err(Unavailable::Closed(Arc::clone(reason)))),
         }
     }
+}
+
+/// What an operator has to mend is often the last cause.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Writing to a string can't fail.
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// Asks a server about itself, after the beginning of an epoch if it is still the server of this `run_id`.
