@@ -97,7 +97,8 @@ def entry(old, facts):
         new["encoding"] = "o200k"
     new["price"] = price(old["id"], facts)
     sizes = {name: facts.get(name) for name in ("max_input_tokens", "max_output_tokens")}
-    return new | {name: size for name, size in sizes.items() if size}
+    new |= {name: size for name, size in sizes.items() if size}
+    return new | {name: old[name] for name in ("hides_reasoning",) if name in old}
 
 
 def main():

@@ -64,6 +64,8 @@ pub struct Model {
     pub limits: Limits,
     pub encoding: Encoding,
     pub on_disconnect: OnDisconnect,
+    /// Whether it may make output that its stream does not show. What is not known to show all of it may hide some.
+    pub hides_reasoning: bool,
     pub description: Option<Arc<str>>,
     pub owned_by: Arc<str>,
     /// Unix seconds.
@@ -94,6 +96,7 @@ pub struct VendorModel {
     pub max_input_tokens: Option<u64>,
     pub max_output_tokens: Option<u64>,
     pub encoding: Encoding,
+    pub hides_reasoning: bool,
 }
 
 /// Models as they stood at one moment. A request keeps the snapshot that it began with.
@@ -136,6 +139,7 @@ impl Snapshot {
             limits: pattern.limits.clone(),
             encoding: Encoding::default(),
             on_disconnect: pattern.on_disconnect,
+            hides_reasoning: true,
             description: None,
             owned_by: pattern.owned_by.clone(),
             created: 0,
@@ -148,6 +152,7 @@ impl Snapshot {
                 max_input_tokens: known.max_input_tokens,
                 max_output_tokens: known.max_output_tokens,
                 encoding: known.encoding,
+                hides_reasoning: known.hides_reasoning,
                 ..unlisted
             }));
         }
@@ -160,6 +165,7 @@ impl Snapshot {
             max_input_tokens: listed.max_input_tokens,
             max_output_tokens: listed.max_output_tokens,
             encoding: listed.encoding,
+            hides_reasoning: listed.hides_reasoning,
             description: listed.description.clone(),
             created: listed.created,
             ..unlisted

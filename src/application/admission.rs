@@ -11,9 +11,10 @@ use ai4free_ports::{
 };
 
 use crate::application::{
+    bounds::Bounds,
     failure::{Failure, Unavailable},
     gate::Gate,
-    leases::{Leases, UpperBound},
+    leases::Leases,
     metering::Meter,
     observation::Observation,
     policy::ScopeLimits,
@@ -40,8 +41,8 @@ impl Admitted {
 pub struct Order {
     pub operation: Operation,
     pub scopes: Vec<ScopeLimits>,
-    pub most: UpperBound,
-    /// The whole event at its upper bound.
+    pub bounds: Bounds,
+    /// The whole event at what is reserved.
     pub bound: UsageEvent,
     pub price: Option<Arc<Price>>,
     /// [`ai4free_ports::catalogue::Model::label`].
@@ -82,7 +83,8 @@ impl Admission {
         }
         let mut order = order;
         let mut leases = Leases::none(self.reserver.clone(), order.bound.request);
-        let limits = match leases.reserve(&order.scopes, order.operation, order.most).await {
+        let first = order.bounds.first(order.price.as_deref());
+        let limits = match leases.reserve(&order.scopes, order.operation, first).await {
             Ok(limits) => limits,
             Err(failure) => return Err(NotAdmitted::untouched(failure, order, observation)),
         };

@@ -19,8 +19,9 @@ use ai4free_ports::{
 use bytes::Bytes;
 
 use crate::application::{
-    admission::Admitted, counting, drains::Drains, failure::Failure, metered_stream::MeteredStream, metering::Meter,
-    policy::credential_scope, routing::Candidate, standing::LimitHeaders,
+    admission::Admitted, bounds::Bounds, counting, drains::Drains, failure::Failure, metered_stream::MeteredStream,
+    metering::Meter, partial_reply::PartialReply, policy::credential_scope, routing::Candidate, slices::Slices,
+    standing::LimitHeaders,
 };
 
 /// However many credentials there are: each attempt has a row, and a ledger takes the rows of a request at once, 500 at most.
@@ -61,6 +62,8 @@ pub struct Plan<'a> {
     pub output_cap: Option<u64>,
     pub encoding: Encoding,
     pub on_disconnect: OnDisconnect,
+    /// What is reserved.
+    pub bounds: Bounds,
     pub lane: Lane,
 }
 
@@ -194,6 +197,10 @@ impl Upstreams {
         let mut stream = MeteredStream::new(frames, meter, entry.reports_stream_usage.clone());
         if let Some(drains) = self.drains.as_ref().filter(|_| plan.on_disconnect == OnDisconnect::Drain) {
             stream = stream.drained_by(drains.clone());
+        }
+        if plan.bounds.first_output < plan.bounds.output {
+            let reply = PartialReply::new(counter.clone(), plan.encoding, plan.request.clone());
+            stream = stream.sliced(Slices::new(plan.bounds.first_output, plan.bounds.output, reply));
         }
         if entry.reports_stream_usage.load(Ordering::Relaxed) {
             return stream;

@@ -125,19 +125,24 @@ fn stream_text(dialect: &Arc<dyn Dialect>, frames: &[Bytes]) -> Result<String, a
     for frame in frames {
         reader.feed(frame, &mut events)?;
         for event in events.drain(..) {
-            match event {
-                ChatEvent::Text { text: part, .. }
-                | ChatEvent::Reasoning { text: part, .. }
-                | ChatEvent::Refusal { text: part, .. }
-                | ChatEvent::ToolArguments { fragment: part, .. }
-                | ChatEvent::ToolCall { name: part, .. } => text.push_str(&part),
-                ChatEvent::Start { .. }
-                | ChatEvent::Finish { .. }
-                | ChatEvent::ProviderCost(_)
-                | ChatEvent::Usage(_)
-                | ChatEvent::End => {}
-            }
+            append_text(&event, &mut text);
         }
     }
     Ok(text)
+}
+
+/// The part of a reply's text that an event adds.
+pub(super) fn append_text(event: &ChatEvent, text: &mut String) {
+    match event {
+        ChatEvent::Text { text: part, .. }
+        | ChatEvent::Reasoning { text: part, .. }
+        | ChatEvent::Refusal { text: part, .. }
+        | ChatEvent::ToolArguments { fragment: part, .. }
+        | ChatEvent::ToolCall { name: part, .. } => text.push_str(part),
+        ChatEvent::Start { .. }
+        | ChatEvent::Finish { .. }
+        | ChatEvent::ProviderCost(_)
+        | ChatEvent::Usage(_)
+        | ChatEvent::End => {}
+    }
 }

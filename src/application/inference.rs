@@ -19,9 +19,9 @@ use crate::application::{
     admission::{Admission, Admitted, NotAdmitted, Order},
     attempt::{Answer, Lane, Plan, Upstreams},
     authentication::Principal,
+    bounds::{self, Bounds},
     counting,
     failure::{Failure, Unavailable},
-    leases::UpperBound,
     observation::Observation,
     policy::{self, Party, Policy, PolicySource},
     pricing, routing,
@@ -109,38 +109,32 @@ impl Inference {
             || policy::limits_money(&scopes)
             || of_credentials().any(|limits| limits.tokens_per_minute.is_some() || limits.budget.is_some());
         let cap = output_cap(&accepted, inbound.principal.key().max_output_tokens, &policy, must_know);
-        let most = upper_bound(&accepted, input_bound(&accepted, &policy), cap, &policy);
+        let bounds = Bounds::of(&accepted.request, &accepted.model, cap, must_know, &policy);
         let order = Order {
             operation: inbound.operation,
-            most,
-            bound: self.bound(&inbound, &accepted, cap, &policy),
+            bounds,
+            bound: self.bound(&inbound, &accepted, &bounds),
             price: accepted.model.price.clone(),
             label: accepted.model.label.clone(),
             first_credential: Some(first.info.id.clone()),
             prompt_bytes: byte_count(&accepted.request.body),
             scopes,
         };
-        let admitted = self.admit(order, observation, &accepted, cap, &policy).await?;
+        let admitted = self.admit(order, observation, &accepted).await?;
         let plan = Plan {
             request: accepted.request,
             candidates,
             output_cap: cap.filter(|_| inbound.operation == Operation::Chat),
             encoding: accepted.model.encoding,
             on_disconnect: accepted.model.on_disconnect,
+            bounds,
             lane,
         };
         self.upstreams.attempt(admitted, plan, &self.counter).await
     }
 
     /// At the cheap byte bound first; where that does not decide, once more at the exact count.
-    async fn admit(
-        &self,
-        order: Order,
-        observation: Observation,
-        accepted: &Accepted,
-        cap: Option<u64>,
-        policy: &Policy,
-    ) -> Result<Admitted, Failure> {
+    async fn admit(&self, order: Order, observation: Observation, accepted: &Accepted) -> Result<Admitted, Failure> {
         let refused = match self.admission.admit(order, observation).await {
             Ok(admitted) => return Ok(admitted),
             Err(refused) => *refused,
@@ -159,32 +153,20 @@ impl Inference {
         let Ok(exact) = counting::prompt_tokens(&self.counter, accepted.model.encoding, &accepted.request).await else {
             return Err(refuse(observation, failure));
         };
-        let order = Order { most: upper_bound(accepted, exact, cap, policy), ..order };
+        let bounds = Bounds { input: exact, ..order.bounds };
+        let bound = at_most(order.bound, &bounds, order.price.as_deref());
+        let order = Order { bounds, bound, ..order };
         self.admission.admit(order, observation).await.map_err(|refused| match refused.untouched {
             Some((_, observation)) => refuse(observation, refused.failure),
             None => refused.failure,
         })
     }
 
-    /// The whole event at its upper bound: what is charged if nobody can ever say how the request ended.
-    fn bound(&self, inbound: &Inbound, accepted: &Accepted, cap: Option<u64>, policy: &Policy) -> UsageEvent {
-        let view = &accepted.request.view;
-        let choices = u64::from(view.choices);
-        let usage = match inbound.operation {
-            Operation::Chat => TokenUsage {
-                input: input_bound(accepted, policy),
-                output: cap
-                    .or(accepted.model.max_output_tokens)
-                    .unwrap_or(policy.default_output_tokens)
-                    .saturating_mul(choices),
-                ..TokenUsage::default()
-            },
-            Operation::ImageGeneration => TokenUsage { images: choices, ..TokenUsage::default() },
-        };
-        let usage = pricing::plausible(usage);
+    /// The whole event at what is reserved: what is charged if nobody can ever say how the request ended.
+    fn bound(&self, inbound: &Inbound, accepted: &Accepted, bounds: &Bounds) -> UsageEvent {
         let price: Option<&Price> = accepted.model.price.as_deref();
         let key = inbound.principal.key();
-        UsageEvent {
+        let event = UsageEvent {
             request: inbound.id,
             attempt: 0,
             kind: EventKind::Charge,
@@ -200,20 +182,22 @@ impl Inference {
             admitted_at: self.clock.now(),
             first_ms: None,
             total_ms: None,
-            usage,
+            usage: TokenUsage::default(),
             usage_source: UsageSource::Bound,
             price_version: price.map(|price| price.version),
-            cost: pricing::cost(price, &usage),
+            cost: PicoUsd::ZERO,
             provider_cost: None,
             spending: Vec::new(),
-        }
+        };
+        at_most(event, bounds, price)
     }
 
     /// The catalogue's limit on a prompt. More bytes than tokens are allowed decide nothing yet: then it is counted.
     async fn check_input_limit(&self, accepted: &Accepted, policy: &Policy) -> Result<(), Failure> {
         let Some(most) = accepted.model.max_input_tokens else { return Ok(()) };
         let chat = accepted.request.operation == Operation::Chat;
-        if !chat || accepted.request.view.has_media || input_bound(accepted, policy) <= most {
+        if !chat || accepted.request.view.has_media || bounds::input(&accepted.request, &accepted.model, policy) <= most
+        {
             return Ok(());
         }
         let chat = accepted.request.dialect.decode_request(&accepted.request)?;
@@ -228,6 +212,12 @@ impl Inference {
         let message = format!("Input tokens ({tokens}) exceed the model's allowed limit of {most} per request.");
         Err(RequestError::new(message).param("messages").code("context_length_exceeded").into())
     }
+}
+
+/// An event of as much as is reserved, and no more.
+fn at_most(event: UsageEvent, bounds: &Bounds, price: Option<&Price>) -> UsageEvent {
+    let usage = pricing::plausible(bounds.usage());
+    UsageEvent { usage, cost: bounds.first(price).cost.unwrap_or_default(), ..event }
 }
 
 fn refuse(mut observation: Observation, failure: Failure) -> Failure {
@@ -259,29 +249,6 @@ fn output_cap(accepted: &Accepted, of_key: Option<u64>, policy: &Policy, must_kn
         (asked, of_key) => asked.or(of_key),
     };
     known.or_else(|| must_know.then(|| of_model.unwrap_or(policy.default_output_tokens)))
-}
-
-/// A token is at least one byte of the body. Media is not bounded by its bytes: it may take the whole context.
-fn input_bound(accepted: &Accepted, policy: &Policy) -> u64 {
-    if accepted.request.view.has_media {
-        accepted.model.max_input_tokens.unwrap_or(policy.default_context_tokens)
-    } else {
-        byte_count(&accepted.request.body)
-    }
-}
-
-fn upper_bound(accepted: &Accepted, input: u64, cap: Option<u64>, policy: &Policy) -> UpperBound {
-    let choices = u64::from(accepted.request.view.choices);
-    let (input, output, images) = match accepted.request.operation {
-        Operation::Chat => (input, cap.unwrap_or(policy.default_output_tokens).saturating_mul(choices), 0),
-        Operation::ImageGeneration => (0, 0, choices),
-    };
-    let price = accepted.model.price.as_ref();
-    UpperBound {
-        tokens: input.saturating_add(output),
-        // More than can be written down is more than any budget.
-        cost: price.map(|price| price.upper_bound(input, output, images).unwrap_or(PicoUsd(i64::MAX))),
-    }
 }
 
 fn byte_count(body: &Bytes) -> u64 {

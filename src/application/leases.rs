@@ -6,11 +6,13 @@ use ai4free_ports::{
     budget::{Holder, Spending},
     money::PicoUsd,
     rate_limiter::{
-        Certainty, Claim, Claims, LeaseId, LimitKind, MoneyClaim, Scope, SettledClaim, SettledMoney, Settlement,
+        Certainty, Claim, Claims, Held, LeaseId, LimitKind, MoneyClaim, Scope, SettledClaim, SettledMoney, Settlement,
     },
     request::{Operation, RequestId},
     usage_ledger::UsageEvent,
 };
+
+use futures_util::future::BoxFuture;
 
 use crate::application::{
     failure::Failure,
@@ -26,6 +28,16 @@ pub struct UpperBound {
     pub tokens: u64,
     /// `None`: the model has no price.
     pub cost: Option<PicoUsd>,
+}
+
+/// A top-up that is being asked for. It may be dropped at any time.
+pub(super) type ToppingUp = BoxFuture<'static, ToppedUp>;
+
+/// What the limiter said to a top-up.
+pub(super) struct ToppedUp {
+    id: LeaseId,
+    tokens: u64,
+    held: Result<Held, NotHeld>,
 }
 
 /// Leases that have to be given back. Dropping them voids what was not settled: nothing was sent.
@@ -80,6 +92,69 @@ impl Leases {
         }
     }
 
+    /// Begins to ask for more tokens, and for what they cost, in all scopes that a request with this credential holds tokens or
+    /// money in. `None`: there are none.
+    pub(super) fn top_up(&mut self, credential: Option<&str>, tokens: u64, cost: Option<PicoUsd>) -> Option<ToppingUp> {
+        let number = u16::try_from(self.leases.len()).unwrap_or(u16::MAX);
+        let mut claims = Claims::default();
+        for lease in self.leases.iter().filter(|lease| !lease.is_top_up) {
+            for claim in &lease.claims.counts {
+                let is_new = claims.counts.iter().all(|known| known.scope != claim.scope);
+                if claim.kind == LimitKind::Tokens && serves(&claim.scope, credential) && is_new {
+                    claims.counts.push(Claim { amount: tokens, ..claim.clone() });
+                }
+            }
+            for claim in &lease.claims.money {
+                let is_new = claims.money.iter().all(|known| known.scope != claim.scope);
+                if serves(&claim.scope, credential) && is_new {
+                    // What has no price holds no money, and what can't be written down is more than any budget.
+                    let amount = cost.unwrap_or(PicoUsd(i64::MAX));
+                    claims.money.push(MoneyClaim { amount, is_top_up: true, ..claim.clone() });
+                }
+            }
+        }
+        if claims.is_empty() {
+            return None;
+        }
+        let id = LeaseId { request: self.request, number };
+        // Armed now: whether the answer is awaited or not, the lease is given back.
+        let lease = Lease { id, is_top_up: true, claims: claims.clone(), holder: None, certainty: Certainty::Unknown };
+        self.leases.push(lease);
+        let reserver = self.reserver.clone();
+        Some(Box::pin(async move {
+            // No scopes: its windows are those of the first lease, also when they have ended.
+            let held = reserver.hold(id, &mut claims, &[]).await;
+            ToppedUp { id, tokens, held }
+        }))
+    }
+
+    /// Takes note of the answer. The tokens that are held now, unless it was refused.
+    pub(super) fn topped_up(&mut self, ToppedUp { id, tokens, held }: ToppedUp) -> Option<u64> {
+        let position = self.leases.iter().position(|lease| lease.id == id)?;
+        match held {
+            Ok(held) => {
+                let money_is_elsewhere = self.leases.iter().any(|lease| {
+                    !lease.is_top_up && lease.holder.is_some() && held.holder.is_some() && lease.holder != held.holder
+                });
+                let lease = self.leases.get_mut(position)?;
+                lease.certainty = Certainty::Held;
+                lease.holder = held.holder;
+                if money_is_elsewhere {
+                    // One row is charged to one holder: it can't spend what another has granted.
+                    let lease = self.leases.remove(position);
+                    self.settle_lease(lease, 0, &[]);
+                    return None;
+                }
+                Some(tokens)
+            }
+            Err(NotHeld::Refused(_)) => {
+                self.leases.remove(position); // nothing to give back
+                None
+            }
+            Err(NotHeld::Unknown(_)) => None,
+        }
+    }
+
     /// The budgets that an attempt with this credential is charged to.
     pub(super) fn spending(&self, credential: Option<&str>) -> Vec<Spending> {
         let mut spending = Vec::new();
@@ -100,27 +175,31 @@ impl Leases {
     ///
     /// `sent` is 0 for a request that never reached a provider: then it does not count.
     pub(super) fn settle(&mut self, sent: u64, attempts: &[UsageEvent]) {
-        for lease in self.leases.drain(..) {
-            // Top-ups hold more of what the first lease counts: it is settled to all that was used, they to nothing.
+        // Top-ups hold more of what an earlier lease counts: that is settled to all that was used, and they to nothing, after it.
+        for lease in std::mem::take(&mut self.leases) {
             let counted = if lease.is_top_up { &[] } else { attempts };
-            let actual = |claim: &Claim| match claim.kind {
-                LimitKind::Requests | LimitKind::ImageRequests => sent,
-                LimitKind::Tokens => {
-                    used(counted, &claim.scope).map(|event| event.usage.total()).fold(0, u64::saturating_add)
-                }
-                LimitKind::Concurrency => 0,
-            };
-            let cost =
-                |claim: &MoneyClaim| used(counted, &claim.scope).map(|event| event.cost.0).fold(0, i64::saturating_add);
-            let Claims { counts, money } = lease.claims;
-            self.reserver.settle(Settlement {
-                lease: lease.id,
-                claims: counts.into_iter().map(|claim| SettledClaim { actual: actual(&claim), claim }).collect(),
-                money: money.into_iter().map(|claim| SettledMoney { actual: PicoUsd(cost(&claim)), claim }).collect(),
-                holder: lease.holder,
-                certainty: lease.certainty,
-            });
+            self.settle_lease(lease, sent, counted);
         }
+    }
+
+    fn settle_lease(&self, lease: Lease, sent: u64, counted: &[UsageEvent]) {
+        let actual = |claim: &Claim| match claim.kind {
+            LimitKind::Requests | LimitKind::ImageRequests => sent,
+            LimitKind::Tokens => {
+                used(counted, &claim.scope).map(|event| event.usage.total()).fold(0, u64::saturating_add)
+            }
+            LimitKind::Concurrency => 0,
+        };
+        let cost =
+            |claim: &MoneyClaim| used(counted, &claim.scope).map(|event| event.cost.0).fold(0, i64::saturating_add);
+        let Claims { counts, money } = lease.claims;
+        self.reserver.settle(Settlement {
+            lease: lease.id,
+            claims: counts.into_iter().map(|claim| SettledClaim { actual: actual(&claim), claim }).collect(),
+            money: money.into_iter().map(|claim| SettledMoney { actual: PicoUsd(cost(&claim)), claim }).collect(),
+            holder: lease.holder,
+            certainty: lease.certainty,
+        });
     }
 }
 

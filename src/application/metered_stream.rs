@@ -18,8 +18,13 @@ use ai4free_ports::{
 };
 use bytes::Bytes;
 use futures_core::Stream;
+use futures_util::stream;
 
-use crate::application::{drains::Drains, metering::Meter};
+use crate::application::{
+    drains::Drains,
+    metering::Meter,
+    slices::{Sent, Slices, Verdict},
+};
 
 /// A stream writes what it has used so far at least this often.
 const CHECKPOINT_FRAMES: u32 = 64;
@@ -50,6 +55,14 @@ impl MeteredStream {
     pub(super) fn counted_by(mut self, count: CountStream) -> Self {
         if let Some(reading) = &mut self.reading {
             reading.kept = Some(Kept { frames: Vec::new(), bytes: 0, count });
+        }
+        self
+    }
+
+    /// Sends no more than what is reserved, slice by slice.
+    pub(super) fn sliced(mut self, slices: Slices) -> Self {
+        if let Some(reading) = &mut self.reading {
+            reading.slices = Some(slices);
         }
         self
     }
@@ -92,6 +105,10 @@ struct Reading {
     kept: Option<Kept>,
     /// Whether the provider's last complete stream reported its usage.
     reports_usage: Arc<AtomicBool>,
+    /// `None`: all that the reply may have is reserved.
+    slices: Option<Slices>,
+    /// Read, and not sent before it is reserved.
+    held_back: Option<Frame>,
     /// The last frame, held back while its reply is being counted.
     counting: Option<Counting>,
     ended: bool,
@@ -104,8 +121,15 @@ struct Kept {
 }
 
 struct Counting {
-    last: Frame,
+    last: Last,
     count: Pin<Box<dyn Future<Output = Result<TokenUsage, CountError>> + Send>>,
+}
+
+enum Last {
+    /// The provider's.
+    Frame(Frame),
+    /// Ours, of a reply that was ended where what could be reserved for it ended.
+    Ceiling(Sent),
 }
 
 impl Reading {
@@ -119,6 +143,8 @@ impl Reading {
             left_at: now,
             kept: None,
             reports_usage,
+            slices: None,
+            held_back: None,
             counting: None,
             ended: false,
         }
@@ -171,7 +197,7 @@ impl Reading {
             self.reports_usage.store(reported, Ordering::Relaxed);
         }
         if let Some(kept) = self.kept.take().filter(|_| !reported) {
-            self.counting = Some(Counting { last, count: (kept.count)(kept.frames) });
+            self.counting = Some(Counting { last: Last::Frame(last), count: (kept.count)(kept.frames) });
             return self.poll_counting(context);
         }
         self.meter.settle_success(None);
@@ -185,17 +211,26 @@ impl Reading {
         if let Err(error) = &counted {
             tracing::warn!(error = error as &dyn std::error::Error, "a reply without usage could not be counted");
         }
-        self.meter.settle_success(counted.ok());
         self.ended = true;
-        Poll::Ready(self.counting.take().map(|counting| Ok(counting.last)))
+        let last = self.counting.take().map(|counting| match counting.last {
+            Last::Frame(frame) => {
+                self.meter.settle_success(counted.ok());
+                Ok(frame)
+            }
+            Last::Ceiling(sent) => {
+                let input = counted.ok().map(|prompt| prompt.input);
+                Ok(sent.reply.ending(self.meter.settle_ceiling(input, sent.tokens)))
+            }
+        });
+        Poll::Ready(last)
     }
 
     fn poll_frame(&mut self, now: Duration, context: &mut Context<'_>) -> Poll<Option<Result<Frame, ProviderError>>> {
         if self.counting.is_some() {
             return self.poll_counting(context);
         }
-        let error = match ready!(self.inner.as_mut().poll_next(context)) {
-            Some(Ok(frame)) => {
+        let error = match ready!(self.poll_reserved(context)) {
+            Next::Read(Some(Ok(frame))) => {
                 self.meter.first_byte();
                 self.meter.absorb(&frame.facts);
                 self.keep(&frame.bytes);
@@ -205,12 +240,58 @@ impl Reading {
                 self.checkpoint_if_due(now);
                 return Poll::Ready(Some(Ok(frame)));
             }
-            Some(Err(error)) => error,
+            Next::Over(sent) => return self.end_at_ceiling(sent, context),
+            Next::Read(Some(Err(error))) => error,
             // The port promises `done` or an error; an end without either is a cut stream.
-            None => ProviderError::new(ProviderErrorKind::Protocol),
+            Next::Read(None) => ProviderError::new(ProviderErrorKind::Protocol),
         };
         self.ended = true;
         self.meter.settle_failure(&error);
         Poll::Ready(Some(Err(error)))
     }
+
+    /// The next frame, once what it holds is reserved.
+    fn poll_reserved(&mut self, context: &mut Context<'_>) -> Poll<Next> {
+        let Some(slices) = &mut self.slices else { return self.inner.as_mut().poll_next(context).map(Next::Read) };
+        loop {
+            slices.advance(&mut self.meter, context);
+            let frame = match self.held_back.take() {
+                Some(frame) => frame,
+                None if slices.is_full() => return Poll::Pending,
+                None => match ready!(self.inner.as_mut().poll_next(context)) {
+                    Some(Ok(frame)) => frame,
+                    end => return Poll::Ready(Next::Read(end)),
+                },
+            };
+            match slices.admit(&frame, &mut self.meter) {
+                Verdict::Send => {
+                    slices.sent(&frame, &mut self.meter);
+                    slices.advance(&mut self.meter, context); // what it has begun need not wait for the client
+                    return Poll::Ready(Next::Read(Some(Ok(frame))));
+                }
+                Verdict::Wait => self.held_back = Some(frame),
+                Verdict::Over => break,
+            }
+            if !slices.advance(&mut self.meter, context) {
+                return Poll::Pending;
+            }
+        }
+        let sent = self.slices.take().and_then(Slices::into_sent);
+        Poll::Ready(sent.map_or(Next::Read(None), Next::Over))
+    }
+
+    /// Cancels the call, and ends the reply as at its cap.
+    fn end_at_ceiling(&mut self, sent: Sent, context: &mut Context<'_>) -> Poll<Option<Result<Frame, ProviderError>>> {
+        self.inner = Box::pin(stream::empty());
+        let count = sent.reply.count_prompt();
+        self.counting = Some(Counting { last: Last::Ceiling(sent), count });
+        self.poll_counting(context)
+    }
+}
+
+/// What comes after a frame.
+enum Next {
+    Read(Option<Result<Frame, ProviderError>>),
+    /// Nothing: no more could be reserved.
+    Over(Sent),
 }

@@ -18,14 +18,18 @@ use ai4free_ports::{
 
 use crate::application::{
     admission::{Admission, Order},
+    bounds::Bounds,
     counting,
     failure::Failure,
     gate::Gate,
-    leases::{Leases, UpperBound},
+    leases::{Leases, ToppedUp, ToppingUp},
     observation::Observation,
     policy::ScopeLimits,
     pricing,
 };
+
+/// The code of a reply that was ended because no more could be reserved for it.
+const OUTPUT_CEILING: &str = "output_ceiling";
 
 /// Holds an open request's event, its leases and its observation, and settles all three together.
 pub(super) struct Meter {
@@ -35,9 +39,7 @@ pub(super) struct Meter {
     leases: Leases,
     observation: Observation,
     price: Option<Arc<Price>>,
-    /// What was reserved of the first attempt, and is again of each later one.
-    most: UpperBound,
-    most_output: u64,
+    bounds: Bounds,
     prompt_bytes: u64,
     /// The name of the model in the rows of requests that no provider served: a client can't fill the ledger with names.
     label: Arc<str>,
@@ -65,8 +67,7 @@ impl Meter {
             leases,
             observation,
             price: order.price,
-            most: order.most,
-            most_output: order.bound.usage.output,
+            bounds: order.bounds,
             prompt_bytes: order.prompt_bytes,
             label: order.label,
             admitted,
@@ -115,7 +116,19 @@ impl Meter {
 
     /// Holds the limits of a further credential as well.
     pub(super) async fn extend(&mut self, scope: ScopeLimits) -> Result<(), Failure> {
-        self.leases.reserve(&[scope], self.event.operation, self.most).await.map(|_| ())
+        let first = self.bounds.first(self.price.as_deref());
+        self.leases.reserve(&[scope], self.event.operation, first).await.map(|_| ())
+    }
+
+    /// Begins to hold more output for the attempt that runs. `None`: nothing limits it.
+    pub(super) fn top_up(&mut self, tokens: u64) -> Option<ToppingUp> {
+        let cost = self.price.as_ref().and_then(|price| pricing::more_output(price, self.bounds.input, tokens));
+        self.leases.top_up(self.event.credential.as_deref(), tokens, cost)
+    }
+
+    /// The tokens that are held now, unless more was refused.
+    pub(super) fn topped_up(&mut self, answer: ToppedUp) -> Option<u64> {
+        self.leases.topped_up(answer)
     }
 
     pub(super) fn waited_upstream(&mut self, duration: Duration) {
@@ -141,7 +154,7 @@ impl Meter {
 
     /// Whether more was received than was reserved, as far as that can be told without a count.
     pub(super) fn exceeds_bound(&self) -> bool {
-        counting::estimate(self.facts.output_bytes) > self.most_output
+        counting::estimate(self.facts.output_bytes) > self.bounds.output
     }
 
     pub(super) fn has_usage(&self) -> bool {
@@ -162,6 +175,24 @@ impl Meter {
                 self.settle(Outcome::Success, None, usage, UsageSource::Estimated);
             }
         }
+    }
+
+    /// Settles a reply that was ended because no more could be reserved for it, to what was sent of it.
+    pub(super) fn settle_ceiling(&mut self, input: Option<u64>, output: Option<u64>) -> TokenUsage {
+        let source = if input.and(output).is_some() { UsageSource::Counted } else { UsageSource::Estimated };
+        let usage = TokenUsage {
+            input: input.unwrap_or_else(|| self.estimated_input()),
+            output: output.unwrap_or_else(|| counting::estimate(self.facts.output_bytes)),
+            ..TokenUsage::default()
+        };
+        self.settle(Outcome::Success, Some(OUTPUT_CEILING), usage, source);
+        usage
+    }
+
+    /// The prompt, without a count.
+    fn estimated_input(&self) -> u64 {
+        // The bytes of an image are no measure of its tokens: never more than what was reserved.
+        counting::estimate(self.prompt_bytes).min(self.event.usage.input)
     }
 
     /// Settles a request that a provider, or we, could not finish.
@@ -213,8 +244,7 @@ impl Meter {
     /// What was seen of the request: the provider's count if there is one, else the prompt and the received part, estimated.
     fn observed(&self) -> TokenUsage {
         self.facts.usage.unwrap_or_else(|| TokenUsage {
-            // The bytes of an image are no measure of its tokens: never more than what was reserved.
-            input: counting::estimate(self.prompt_bytes).min(self.event.usage.input),
+            input: self.estimated_input(),
             output: counting::estimate(self.facts.output_bytes),
             ..TokenUsage::default()
         })

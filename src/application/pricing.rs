@@ -36,6 +36,13 @@ pub fn charge(price: Option<&Price>, outcome: Outcome, usage: &TokenUsage) -> Pi
     if charged { cost(price, usage) } else { PicoUsd::ZERO }
 }
 
+/// The most that further tokens of output may cost in a request with at most so many of input. `None` on overflow.
+#[must_use]
+pub fn more_output(price: &Price, input: u64, tokens: u64) -> Option<PicoUsd> {
+    let without = price.upper_bound(input, 0, 0)?;
+    price.upper_bound(input, tokens, 0)?.0.checked_sub(without.0).map(PicoUsd)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -93,6 +93,7 @@ mod tests {
             limits: Limits::NONE,
             encoding: Encoding::BytesPerFour,
             on_disconnect: OnDisconnect::Cancel,
+            hides_reasoning: true,
             description: None,
             owned_by: "b".into(),
             created: 0,

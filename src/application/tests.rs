@@ -5,6 +5,7 @@ mod authentication;
 mod drains;
 mod fakes;
 mod money;
+mod slices;
 
 use std::{
     sync::{Arc, atomic::Ordering},

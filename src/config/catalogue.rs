@@ -95,6 +95,7 @@ fn model(entry: ModelEntry, own_limits: &Limits, providers: &Providers) -> Model
         limits: own_limits.or(&entry.limits.limits()),
         encoding: entry.encoding,
         on_disconnect: entry.on_disconnect,
+        hides_reasoning: entry.hides_reasoning,
         description: entry.description.map(Into::into),
         owned_by: entry.owned_by.map(Into::into).or(first_provider).unwrap_or_default(),
         created: entry.created,

@@ -32,6 +32,9 @@ pub(super) struct ModelEntry {
     pub(super) encoding: Encoding,
     #[serde(default)]
     pub(super) on_disconnect: OnDisconnect,
+    /// `false`: its stream shows all that it makes.
+    #[serde(default = "may_hide")]
+    pub(super) hides_reasoning: bool,
     /// Absent: unpriced.
     pub(super) price: Option<PriceEntry>,
     pub(super) max_input_tokens: Option<u64>,
@@ -60,6 +63,8 @@ pub(super) struct VendorModelEntry {
     price: Option<PriceEntry>,
     max_input_tokens: Option<u64>,
     max_output_tokens: Option<u64>,
+    #[serde(default = "may_hide")]
+    hides_reasoning: bool,
 }
 
 /// Limits of a model for everybody together. Budgets are set in the configuration.
@@ -157,6 +162,7 @@ impl From<VendorModelEntry> for VendorModel {
             max_input_tokens: entry.max_input_tokens,
             max_output_tokens: entry.max_output_tokens,
             encoding: entry.encoding,
+            hides_reasoning: entry.hides_reasoning,
         }
     }
 }
@@ -215,6 +221,10 @@ fn inherit_price_version(members: &mut Map<String, Value>, header: &Map<String, 
     if let (Some(Value::Object(price)), Some(version)) = (members.get_mut("price"), version) {
         price.entry("version").or_insert(version);
     }
+}
+
+fn may_hide() -> bool {
+    true
 }
 
 fn first_version() -> u32 {

@@ -42,6 +42,7 @@ fn model(id: &str, price: Option<Arc<Price>>) -> Model {
         limits: Limits::NONE,
         encoding: Encoding::default(),
         on_disconnect: OnDisconnect::default(),
+        hides_reasoning: true,
         description: None,
         owned_by: "p".into(),
         created: 0,

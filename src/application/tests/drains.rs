@@ -14,7 +14,7 @@ use futures_util::StreamExt;
 use super::fakes::{Step, World, delta, done, run, tokens};
 use crate::application::attempt::Answer;
 
-const DRAINED: &str = "16 bytes: drain stream";
+const DRAINED: &str = "16 byte: drained stream";
 
 type Frames = Vec<Result<Frame, ProviderError>>;
 

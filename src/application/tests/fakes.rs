@@ -30,7 +30,7 @@ use ai4free_ports::{
     usage_ledger::UsageEvent,
 };
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 
 use super::money::{FakeLedger, FakeMoney, FakeTasks, ShortDays};
@@ -114,6 +114,7 @@ fn uuid(number: usize) -> uuid::Uuid {
 #[derive(Default)]
 pub(super) struct FakeLimiter {
     state: Mutex<Leases>,
+    pub(super) is_down: AtomicBool,
 }
 
 #[derive(Default)]
@@ -131,6 +132,18 @@ impl FakeLimiter {
 
     pub(super) fn outstanding(&self) -> usize {
         self.state.lock().unwrap().held.len()
+    }
+
+    /// Every lease that was settled, with all that was claimed and settled of money.
+    pub(super) fn leases(&self) -> Vec<(u16, i64, i64)> {
+        let sum = |amounts: &mut dyn Iterator<Item = i64>| amounts.sum();
+        let state = self.state.lock().unwrap();
+        let of = |settlement: &Settlement| {
+            let money = &settlement.money;
+            let claimed = sum(&mut money.iter().map(|money| money.claim.amount.0));
+            (settlement.lease.number, claimed, sum(&mut money.iter().map(|money| money.actual.0)))
+        };
+        state.settled.iter().map(of).collect()
     }
 
     /// What each claim was settled to, in the order of the leases.
@@ -154,6 +167,9 @@ impl FakeLimiter {
 impl RateLimiter for FakeLimiter {
     async fn reserve(&self, lease: LeaseId, claims: &Claims) -> Result<Reservation, LimiterDown> {
         pause().await;
+        if self.is_down.load(Ordering::Relaxed) {
+            return Err(LimiterDown("down".into()));
+        }
         let counts = &claims.counts;
         if let Some(claim) = counts.iter().position(|claim| claim.amount > claim.limit) {
             return Ok(Reservation::Refused { claim, remaining: 0, retry_after: Duration::from_secs(60) });
@@ -253,14 +269,15 @@ impl RequestObserver for FakeObserver {
     }
 }
 
-/// One token a byte.
+/// One token a byte, or four bytes a token for O200k.
 struct ByteCounter;
 
 #[async_trait]
 impl TokenCounter for ByteCounter {
-    async fn count(&self, _encoding: Encoding, text: Bytes) -> Result<u64, CountError> {
+    async fn count(&self, encoding: Encoding, text: Bytes) -> Result<u64, CountError> {
         pause().await;
-        Ok(text.len() as u64)
+        let bytes = text.len() as u64;
+        Ok(if encoding == Encoding::O200k { bytes.div_ceil(4) } else { bytes })
     }
 }
 
@@ -313,7 +330,11 @@ impl Dialect for PlainDialect {
         let text = std::str::from_utf8(body).unwrap();
         let cap = text.split("cap=").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
         Ok(RequestView {
-            model: if text.contains("drain") { "drained".into() } else { "m".into() },
+            model: ["drained", "sliced", "squeezed"]
+                .into_iter()
+                .find(|model| text.contains(model))
+                .unwrap_or("m")
+                .into(),
             model_span: None,
             stream: text.contains("stream"),
             include_usage: false,
@@ -372,7 +393,14 @@ impl Dialect for PlainDialect {
         unimplemented!("the provider's side")
     }
     fn event_writer(&self, _: StreamContext) -> Box<dyn EventWriter> {
-        unimplemented!("the provider's side")
+        struct Words;
+        impl EventWriter for Words {
+            fn write(&mut self, event: &ChatEvent, out: &mut BytesMut) -> Facts {
+                out.extend_from_slice(format!("<{event:?}>").as_bytes());
+                Facts::default()
+            }
+        }
+        Box::new(Words)
     }
     fn classify_error(&self, _: &UpstreamError<'_>) -> ProviderError {
         unimplemented!("the provider's side")
@@ -427,7 +455,7 @@ impl World {
             max_concurrent_requests: Some(5),
             ..Limits::NONE
         };
-        let credential = |id: &str| CredentialInfo { id: id.into(), limits: limits(9000) };
+        let credential = |id: &str| CredentialInfo { id: id.into(), limits: limits(90_000) };
         let provider = Arc::new(ScriptedProvider {
             credentials: vec![credential("p#1"), credential("p#2")],
             script: Mutex::new(script.into()),
@@ -442,7 +470,7 @@ impl World {
             deadlines: Deadlines { first_byte: deadline, idle: deadline, total: deadline },
         };
         let policy = Policy {
-            plans: [("plan".into(), limits(1000))].into(),
+            plans: [("plan".into(), limits(1000)), ("unlimited".into(), Limits::NONE)].into(),
             default_output_tokens: 100,
             default_context_tokens: 500,
             ..Policy::default()
@@ -514,13 +542,22 @@ fn snapshot() -> Snapshot {
         limits: Limits::NONE,
         encoding: Encoding::BytesPerFour,
         on_disconnect: OnDisconnect::Cancel,
+        hides_reasoning: true,
         description: None,
         owned_by: "p".into(),
         created: 0,
         available: true,
     });
     let drained = Arc::new(Model { id: "drained".into(), on_disconnect: OnDisconnect::Drain, ..(*model).clone() });
-    let models = [("m".into(), model), ("drained".into(), drained)];
+    let sliced =
+        Model { id: "sliced".into(), max_output_tokens: Some(100_000), hides_reasoning: false, ..(*drained).clone() };
+    let squeezed = Model { id: "squeezed".into(), encoding: Encoding::O200k, ..sliced.clone() };
+    let models = [
+        ("m".into(), model),
+        ("drained".into(), drained),
+        ("sliced".into(), Arc::new(Model { on_disconnect: OnDisconnect::Cancel, ..sliced })),
+        ("squeezed".into(), Arc::new(squeezed)),
+    ];
     Snapshot { by_name: models.into(), ..Snapshot::default() }
 }
 

@@ -260,13 +260,13 @@ const COST: i64 = 3_007;
 /// Where the clock stands: at the start of a day.
 const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
 
-fn world(amount: i128, script: impl IntoIterator<Item = Step>) -> World {
+pub(super) fn world(amount: i128, script: impl IntoIterator<Item = Step>) -> World {
     let mut world = World::new(script.into_iter().collect());
     world.key.limits = Limits { budget: Some(budget(amount)), ..Limits::NONE };
     world
 }
 
-fn budget(amount: i128) -> Budget {
+pub(super) fn budget(amount: i128) -> Budget {
     Budget {
         amount: PicoUsdSum(amount),
         period: BudgetPeriod::Day,
@@ -279,12 +279,12 @@ fn hello() -> Step {
     Step::Whole { body: "Hello", facts: Facts { usage: Some(tokens(7, 3)), done: true, ..Facts::default() } }
 }
 
-fn of_key(world: &World) -> GrantStanding {
+pub(super) fn of_key(world: &World) -> GrantStanding {
     let scope = Scope::Key(world.key.id.clone());
     world.limiter.money(|money| money.standing(&scope, &window())).unwrap()
 }
 
-fn window() -> MoneyWindow {
+pub(super) fn window() -> MoneyWindow {
     MoneyWindow { start: NOW, end: Timestamp(NOW.0 + 1000) }
 }
 
