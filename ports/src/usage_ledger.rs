@@ -290,6 +290,8 @@ pub trait UsageLedger: Send + Sync {
         after: Option<(RequestId, u16)>,
     ) -> Result<Vec<UsageEvent>, StoreError>;
 
-    /// Compares all sums (by hour, and of budgets by holder) with the events, for the UTC days from `from` to `to`.
+    /// Compares all sums (by hour, and of budgets by holder) with the events, for the UTC days from `from` to `to`, as far back
+    /// as events are kept. Of budgets, the windows that lie within those days; if there are no later events, also those that
+    /// have not ended. At most 1000 differences.
     async fn verify(&self, from: Timestamp, to: Timestamp) -> Result<Verification, StoreError>;
 }

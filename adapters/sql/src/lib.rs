@@ -1,6 +1,6 @@
 //! Keys and the ledger in SQL: Postgres and SQLite through the same entities, queries and migrations.
 //!
-//! [`connect`] and [`migrate`], then [`SqlKeyStore`] and [`SqlUsageLedger`] over the same [`Database`].
+//! [`connect`] and [`migrate`], then [`SqlKeyStore`] and [`SqlUsageLedger`] over the same [`Database`]; [`expire`] once a day.
 //! Values are always bound, and there is no SQL text here: queries are made with sea-orm's builders.
 
 mod append;
