@@ -47,6 +47,10 @@ const END_OF_WORKERS: Duration = Duration::from_secs(13);
 const RETRY_DATABASE: Duration = Duration::from_secs(1);
 /// For another process, whose limits exclude ours, to end: a restart overlaps.
 const LIMITER_MODE_PATIENCE: Duration = Duration::from_secs(10);
+/// For the first attachment to the ledger: whoever asks before it is told to come back if a budget applies. A Redis that is away
+/// must not keep everybody else waiting.
+const OPEN_BUDGETS_PATIENCE: Duration = Duration::from_secs(3);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 const RENEW_LIMITER_MODE: Duration = Duration::from_secs(5);
 /// The plan of a new installation's first key.
 const FIRST_KEY_PLAN: &str = "unlimited";
@@ -232,6 +236,11 @@ impl Gateway {
         };
         if lock.is_some() {
             self.run_workers(settings);
+            tokio::select! {
+                () = self.readiness.budgets_are_open() => {}
+                () = tokio::time::sleep(OPEN_BUDGETS_PATIENCE) => tracing::warn!("serving, while budgets can't be spent yet"),
+                () = stopping.cancelled() => {}
+            }
             tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "serving");
             if settings.database.is_sqlite() {
                 bootstrap::first_key(&self.keys, FIRST_KEY_PLAN, address).await?;
@@ -376,6 +385,15 @@ struct Readiness {
     /// Until the database has been migrated and the limiter mode is ours.
     gate: Arc<Gate>,
     draining: AtomicBool,
+}
+
+impl Readiness {
+    /// Waits until this process can spend by itself, and out of shared grants if there are any.
+    async fn budgets_are_open(&self) {
+        while self.journal.holder().get().is_none() || !self.limiter.takes_money() {
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+    }
 }
 
 impl ReadinessSource for Readiness {
