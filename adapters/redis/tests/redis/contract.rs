@@ -11,7 +11,10 @@ use ai4free_ports::rate_limiter::RateLimiter;
 use ai4free_redis::RedisOptions;
 use async_trait::async_trait;
 
-use crate::server::{Replica, eventually, own_prefix, skip};
+use crate::{
+    patient::Patient,
+    server::{Replica, eventually, own_prefix, skip},
+};
 
 /// In real life a lease is renewed every 5 s.
 const BEAT_MILLIS: u64 = 5_000;
@@ -25,7 +28,7 @@ struct Redis {
 #[async_trait]
 impl Harness for Redis {
     fn limiter(&self) -> Arc<dyn RateLimiter> {
-        Arc::clone(&self.replica.limiter) as Arc<dyn RateLimiter>
+        Arc::new(Patient(self.replica.limiter.clone()))
     }
 
     async fn advance(&self, by: Duration) {

@@ -11,6 +11,8 @@ mod faults;
 #[cfg(test)]
 mod ledger;
 #[cfg(test)]
+mod patient;
+#[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod replicas;
