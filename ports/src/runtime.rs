@@ -125,8 +125,12 @@ pub struct RequestSummary {
     pub attempts: u16,
     pub usage: TokenUsage,
     pub usage_source: UsageSource,
+    /// Whether a provider reported more than its model can have done, and the usage is cut to that.
+    pub usage_clamped: bool,
     /// `None`: unpriced.
     pub cost: Option<PicoUsd>,
+    /// Whether it cost more than was reserved of a budget.
+    pub reservation_exceeded: bool,
     /// From the request's arrival to the first byte that could be sent.
     pub first_byte: Option<Duration>,
     pub total: Duration,

@@ -8,6 +8,7 @@ use ai4free_ports::{
 };
 
 use crate::application::{
+    ceiling::Ceiling,
     leases::UpperBound,
     policy::Policy,
     slices::{self, SLICE},
@@ -22,6 +23,8 @@ pub struct Bounds {
     /// Those of them that are reserved before it is sent. The others follow as it is answered.
     pub first_output: u64,
     pub images: u64,
+    /// What its provider is believed, however much it reports.
+    pub ceiling: Ceiling,
 }
 
 impl Bounds {
@@ -30,13 +33,15 @@ impl Bounds {
     pub fn of(request: &InboundRequest, model: &Model, cap: Option<u64>, is_limited: bool, policy: &Policy) -> Self {
         let choices = u64::from(request.view.choices);
         if request.operation == Operation::ImageGeneration {
-            return Self { input: 0, output: 0, first_output: 0, images: choices };
+            let ceiling = Ceiling::of(model, choices, 0, 0);
+            return Self { input: 0, output: 0, first_output: 0, images: choices, ceiling };
         }
         let cap = cap.or(model.max_output_tokens).unwrap_or(policy.default_output_tokens);
         let output = cap.saturating_mul(choices);
         let is_sliced = is_limited && request.view.stream && slices::can_be_sliced(model);
         let first_output = if is_sliced { output.min(SLICE) } else { output };
-        Self { input: input(request, model, policy), output, first_output, images: 0 }
+        let input = input(request, model, policy);
+        Self { input, output, first_output, images: 0, ceiling: Ceiling::of(model, choices, input, output) }
     }
 
     /// What is reserved at first.

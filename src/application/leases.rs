@@ -173,13 +173,25 @@ impl Leases {
 
     /// Settles every lease to what the attempts used. Never blocks.
     ///
-    /// `sent` is 0 for a request that never reached a provider: then it does not count.
-    pub(super) fn settle(&mut self, sent: u64, attempts: &[UsageEvent]) {
+    /// `sent` is 0 for a request that never reached a provider: then it does not count. Whether more of a budget was used than
+    /// was held.
+    pub(super) fn settle(&mut self, sent: u64, attempts: &[UsageEvent]) -> bool {
+        let is_exceeded = self.is_exceeded(attempts);
         // Top-ups hold more of what an earlier lease counts: that is settled to all that was used, and they to nothing, after it.
         for lease in std::mem::take(&mut self.leases) {
             let counted = if lease.is_top_up { &[] } else { attempts };
             self.settle_lease(lease, sent, counted);
         }
+        is_exceeded
+    }
+
+    fn is_exceeded(&self, attempts: &[UsageEvent]) -> bool {
+        let claims = || self.leases.iter().flat_map(|lease| &lease.claims.money);
+        claims().any(|claim| {
+            let held = claims().filter(|other| other.scope == claim.scope).map(|other| i128::from(other.amount.0));
+            let cost = used(attempts, &claim.scope).map(|event| i128::from(event.cost.0));
+            cost.sum::<i128>() > held.sum::<i128>()
+        })
     }
 
     fn settle_lease(&self, lease: Lease, sent: u64, counted: &[UsageEvent]) {

@@ -101,7 +101,7 @@ impl Meter {
     /// The attempt failed and another will follow: it gets a row of its own, and keeps what it may have cost.
     pub(super) fn attempt_failed(&mut self, error: &ProviderError) {
         self.sent_earlier |= error.request_was_sent;
-        let usage = pricing::plausible(self.usage_of_failure(error));
+        let usage = self.believed(self.usage_of_failure(error));
         let mut row = self.event.clone();
         row.outcome = Outcome::Failed;
         row.error = Some(Cow::Borrowed(error.kind.as_str()));
@@ -232,7 +232,7 @@ impl Meter {
 
     /// Writes what has been used so far, so that a crash loses no more.
     pub(super) fn checkpoint(&self) {
-        let usage = pricing::plausible(self.observed());
+        let usage = self.bounds.ceiling.cut(&self.observed());
         self.journal.checkpoint(&Checkpoint {
             request: self.event.request,
             usage,
@@ -264,7 +264,7 @@ impl Meter {
         } else {
             (outcome, error, source)
         };
-        let usage = pricing::plausible(usage);
+        let usage = self.believed(usage);
         let cost = pricing::charge(self.price.as_deref(), outcome, &usage);
         if outcome == Outcome::Failed && usage == TokenUsage::default() {
             self.event.model = self.label.clone();
@@ -283,9 +283,22 @@ impl Meter {
             &self.earlier_attempts
         };
         self.journal.close(self.event.request, events);
-        self.leases.settle(u64::from(self.sent || self.sent_earlier), events);
+        if self.leases.settle(u64::from(self.sent || self.sent_earlier), events) {
+            tracing::warn!(request = %self.event.request, %cost, "a request cost more than was reserved of its budget");
+            self.observation.reservation_exceeded();
+        }
         let cost = self.event.price_version.map(|_| cost);
         self.observation.ended(outcome, error, usage, source, cost);
+    }
+
+    /// A report without what its model can't have done.
+    fn believed(&mut self, reported: TokenUsage) -> TokenUsage {
+        let usage = self.bounds.ceiling.cut(&reported);
+        if usage != reported {
+            tracing::warn!(request = %self.event.request, ?reported, "more usage is reported than the model can have");
+            self.observation.usage_clamped();
+        }
+        usage
     }
 
     fn elapsed_ms(&self) -> u32 {

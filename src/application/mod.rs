@@ -9,6 +9,7 @@ pub mod admission;
 pub mod attempt;
 pub mod authentication;
 pub mod bounds;
+pub mod ceiling;
 pub mod chat;
 pub mod counting;
 pub mod drains;

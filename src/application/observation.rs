@@ -57,7 +57,9 @@ impl Observation {
             attempts: 0,
             usage: TokenUsage::default(),
             usage_source: UsageSource::Estimated,
+            usage_clamped: false,
             cost: None,
+            reservation_exceeded: false,
             first_byte: None,
             total: Duration::ZERO,
             upstream: Duration::ZERO,
@@ -114,6 +116,16 @@ impl Observation {
         self.summary.usage = usage;
         self.summary.usage_source = source;
         self.summary.cost = cost;
+    }
+
+    /// More usage was reported than was believed.
+    pub fn usage_clamped(&mut self) {
+        self.summary.usage_clamped = true;
+    }
+
+    /// It cost more than was reserved of a budget.
+    pub fn reservation_exceeded(&mut self) {
+        self.summary.reservation_exceeded = true;
     }
 
     /// Since the request arrived.

@@ -29,6 +29,8 @@ pub struct Metrics {
     registry: Registry,
     by_model: ByModel,
     refusals: IntCounterVec,
+    clamped: IntCounter,
+    exceeded: IntCounter,
     upstream_errors: IntCounterVec,
     chat_first_byte: Histogram,
     image_first_byte: Histogram,
@@ -66,8 +68,12 @@ impl Metrics {
             &["operation"],
         )?;
         registry.register(Box::new(first_byte.clone()))?;
-        let panics = IntCounter::new("ai4free_panics_total", "Tasks that panicked.")?;
-        registry.register(Box::new(panics.clone()))?;
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let panics = counter("ai4free_panics_total", "Tasks that panicked.")?;
         let by_model = ByModel::new(
             counters("ai4free_requests_total", "Requests that ended.", &["operation", "model", "provider", "outcome"])?,
             counters("ai4free_tokens_total", "Tokens in disjoint buckets.", &["model", "direction"])?,
@@ -76,6 +82,14 @@ impl Metrics {
         Ok(Self {
             by_model,
             refusals: counters("ai4free_refusals_total", "Requests that were refused.", &["reason", "scope"])?,
+            clamped: counter(
+                "ai4free_usage_clamped_total",
+                "Requests of which a provider reported more than its model can have used.",
+            )?,
+            exceeded: counter(
+                "ai4free_budget_reservation_exceeded_total",
+                "Requests that cost more than was reserved of a budget.",
+            )?,
             upstream_errors: counters(
                 "ai4free_upstream_errors_total",
                 "Requests that ended with a failure of the provider.",
@@ -149,6 +163,8 @@ impl Metrics {
         if let Some(kind) = error.and_then(|code| code.strip_prefix(UPSTREAM)) {
             self.upstream_errors.with_label_values(&[provider.unwrap_or(NONE), kind]).inc();
         }
+        self.clamped.inc_by(summary.usage_clamped.into());
+        self.exceeded.inc_by(summary.reservation_exceeded.into());
         self.by_model.count_tokens(&model, &summary.usage);
         if let Some(cost) = summary.cost.and_then(|cost| u64::try_from(cost.0).ok()) {
             self.by_model.count_cost(&model, cost);

@@ -21,6 +21,7 @@ use ai4free_ports::{
     rate_limiter::{Claims, NeededGrant, Reservation, Scope, SettledMoney},
     request::RequestId,
     runtime::{Calendar, RequestEnd, TaskSpawner, Timer, Timestamp},
+    usage::TokenUsage,
     usage_ledger::{
         Appended, Attachment, Audience, Batch, BudgetSum, Counters, Dimension, GrantAnswer, GrantRequest, SpoolId,
         UsageEvent, UsageLedger, UsageReport, Verification,
@@ -393,4 +394,19 @@ fn a_client_that_leaves_at_any_await_leaves_no_money_reserved() {
         polls += 1;
     }
     assert!(polls > 4);
+}
+
+#[test]
+fn absurd_usage_is_cut_to_what_the_model_can_do_and_told() {
+    let absurd = TokenUsage { input: 9_000_000, cache_read: 3, output: u64::MAX, ..TokenUsage::default() };
+    let facts = Facts { usage: Some(absurd), done: true, ..Facts::default() };
+    let world = world(BOUND * 100, [Step::Whole { body: "Hello", facts }, hello()]);
+    run(world.exchange("hello")).unwrap();
+    let row = world.journal.rows().pop().unwrap();
+    assert_eq!(row.usage, TokenUsage { input: 597, cache_read: 3, output: 600, ..TokenUsage::default() });
+    assert_eq!(of_key(&world).settled.0, i128::from(row.cost.0));
+    run(world.exchange("hello")).unwrap();
+    let summaries = world.observer.0.lock().unwrap();
+    let told: Vec<_> = summaries.iter().map(|one| (one.usage_clamped, one.reservation_exceeded)).collect();
+    assert_eq!(told, [(true, true), (false, false)]);
 }

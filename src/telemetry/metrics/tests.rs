@@ -24,7 +24,9 @@ fn summary() -> RequestSummary {
         attempts: 1,
         usage: TokenUsage { input: 10, cache_read: 4, output: 3, reasoning: 2, ..TokenUsage::default() },
         usage_source: UsageSource::Provider,
+        usage_clamped: false,
         cost: Some(PicoUsd(1_690_000_000)),
+        reservation_exceeded: false,
         first_byte: Some(Duration::from_millis(120)),
         total: Duration::from_millis(900),
         upstream: Duration::from_micros(899_850),
@@ -147,4 +149,13 @@ fn cost_of_one_request() {
         metrics.finished(&summary);
     }
     println!("{:?} per request", started.elapsed() / 1_000_000);
+}
+
+#[test]
+fn what_was_not_believed_and_what_was_not_reserved_are_counted() {
+    let metrics = Metrics::new().unwrap();
+    metrics.finished(&RequestSummary { usage_clamped: true, ..summary() });
+    metrics.finished(&RequestSummary { reservation_exceeded: true, ..summary() });
+    metrics.finished(&RequestSummary { reservation_exceeded: true, ..summary() });
+    assert_lines(&metrics.render(), &["ai4free_usage_clamped_total 1", "ai4free_budget_reservation_exceeded_total 2"]);
 }
