@@ -86,6 +86,10 @@ impl UsageLedger for Epochs {
         Ok(GrantAnswer::Granted { before, granted, elsewhere })
     }
 
+    async fn lower(&self, _: &Scope, _: &MoneyWindow, _: Holder, _: PicoUsdSum) -> Result<(), StoreError> {
+        Err(unavailable())
+    }
+
     async fn attach(&self, _: SpoolId) -> Result<Attachment, StoreError> {
         Err(unavailable())
     }
