@@ -72,6 +72,10 @@ pub struct RequestView {
     pub has_members: bool,
     /// Whether parts may be in it whose tokens the number of bytes does not bound (images, audio, files).
     pub has_media: bool,
+    /// Whether it offers tools. Providers wrap them in a text of their own.
+    pub has_tools: bool,
+    /// Whether it lets the provider do more than answer (search the web, run code), which is charged by the call.
+    pub has_server_tools: bool,
 }
 
 /// A client's own cap on output tokens.

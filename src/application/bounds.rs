@@ -14,6 +14,9 @@ use crate::application::{
     slices::{self, SLICE},
 };
 
+/// Tokens of the text that a provider wraps tools in.
+const TOOLS_OVERHEAD: u64 = 1024;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Tokens of the prompt.
@@ -69,6 +72,12 @@ pub fn input(request: &InboundRequest, model: &Model, policy: &Policy) -> u64 {
     if request.view.has_media {
         model.max_input_tokens.unwrap_or(policy.default_context_tokens)
     } else {
-        u64::try_from(request.body.len()).unwrap_or(u64::MAX)
+        u64::try_from(request.body.len()).unwrap_or(u64::MAX).saturating_add(overhead(request))
     }
+}
+
+/// Tokens that a provider adds to what is in the body.
+#[must_use]
+pub fn overhead(request: &InboundRequest) -> u64 {
+    if request.view.has_tools { TOOLS_OVERHEAD } else { 0 }
 }

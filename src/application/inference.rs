@@ -105,9 +105,13 @@ impl Inference {
         };
         // A later candidate's credential may limit what the first one's does not.
         let of_credentials = || candidates.iter().map(|candidate| &candidate.info.limits);
+        let has_budget = policy::limits_money(&scopes) || of_credentials().any(|limits| limits.budget.is_some());
+        if has_budget && accepted.request.view.has_server_tools {
+            return Err(refuse(observation, server_tools_unpriced().into()));
+        }
         let must_know = policy::limits_tokens(&scopes)
-            || policy::limits_money(&scopes)
-            || of_credentials().any(|limits| limits.tokens_per_minute.is_some() || limits.budget.is_some());
+            || has_budget
+            || of_credentials().any(|limits| limits.tokens_per_minute.is_some());
         let cap = output_cap(&accepted, inbound.principal.key().max_output_tokens, &policy, must_know);
         let bounds = Bounds::of(&accepted.request, &accepted.model, cap, must_know, &policy);
         let order = Order {
@@ -153,7 +157,8 @@ impl Inference {
         let Ok(exact) = counting::prompt_tokens(&self.counter, accepted.model.encoding, &accepted.request).await else {
             return Err(refuse(observation, failure));
         };
-        let bounds = Bounds { input: exact, ..order.bounds };
+        let input = exact.saturating_add(bounds::overhead(&accepted.request));
+        let bounds = Bounds { input, ..order.bounds };
         let bound = at_most(order.bound, &bounds, order.price.as_deref());
         let order = Order { bounds, bound, ..order };
         self.admission.admit(order, observation).await.map_err(|refused| match refused.untouched {
@@ -223,6 +228,13 @@ fn at_most(event: UsageEvent, bounds: &Bounds, price: Option<&Price>) -> UsageEv
 fn refuse(mut observation: Observation, failure: Failure) -> Failure {
     observation.refused(&failure);
     failure
+}
+
+/// What a provider charges for each call of its own tools has no price here, and so no bound.
+fn server_tools_unpriced() -> RequestError {
+    let message = "Tools that the provider runs (web search, code) have no price here, and a budget applies: use tools of type \
+                   'function' or 'custom' only.";
+    RequestError::new(message).param("tools").code("server_side_tools_unpriced")
 }
 
 /// The catalogue's limit on an answer, for those who ask for more by name.

@@ -345,6 +345,8 @@ impl Dialect for PlainDialect {
             insert_at: 0,
             has_members: true,
             has_media: text.contains("media"),
+            has_tools: text.contains("tool"),
+            has_server_tools: text.contains("server tool"),
         })
     }
 

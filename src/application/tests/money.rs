@@ -410,3 +410,24 @@ fn absurd_usage_is_cut_to_what_the_model_can_do_and_told() {
     let told: Vec<_> = summaries.iter().map(|one| (one.usage_clamped, one.reservation_exceeded)).collect();
     assert_eq!(told, [(true, true), (false, false)]);
 }
+
+#[test]
+fn tools_that_the_provider_runs_are_refused_where_a_budget_applies() {
+    let world = world(BOUND * 100, []);
+    let Failure::Request(refused) = run(world.exchange("server tool")).unwrap_err() else { panic!("admitted") };
+    assert_eq!(refused.code, Some("server_side_tools_unpriced"));
+    let mut world = World::new(vec![hello()]);
+    world.key.plan = "unlimited".into();
+    run(world.exchange("server tool")).unwrap();
+}
+
+#[test]
+fn tools_are_bounded_with_what_a_provider_adds_to_them() {
+    let claimed = |body: &str| {
+        let mut world = world(BOUND * 1000, [hello()]);
+        world.key.plan = "unlimited".into();
+        run(world.exchange(body)).unwrap();
+        world.limiter.leases()[0].1
+    };
+    assert_eq!(claimed("a tool") - claimed("a word"), 1024);
+}

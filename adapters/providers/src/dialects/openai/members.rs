@@ -12,7 +12,7 @@ use super::messages::MessagesSeed;
 /// The deepest nesting of arrays and objects that is read.
 const MAX_DEPTH: usize = 128;
 /// More than any list of names has.
-const MAX_NAMES: usize = 8;
+const MAX_NAMES: usize = 12;
 
 /// The members that were asked for, each at most once.
 pub(super) struct Members<'a> {

@@ -6,12 +6,25 @@ use ai4free_ports::{
     error::RequestError,
     request::{Operation, OutputCap, RequestView},
 };
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::members::{Members, checked_text};
 
-const CHAT_MEMBERS: &[&str] =
-    &["model", "messages", "stream", "n", "stream_options", "max_tokens", "max_completion_tokens"];
+const CHAT_MEMBERS: &[&str] = &[
+    "model",
+    "messages",
+    "stream",
+    "n",
+    "stream_options",
+    "max_tokens",
+    "max_completion_tokens",
+    "tools",
+    "functions",
+    "web_search_options",
+];
+/// Tools that the client itself runs.
+const CLIENT_TOOLS: [&str; 2] = ["function", "custom"];
 const IMAGE_MEMBERS: &[&str] = &["model", "prompt", "n", "size", "response_format", "stream"];
 
 pub(super) fn view(operation: Operation, body: &[u8]) -> Result<RequestView, RequestError> {
@@ -29,6 +42,7 @@ fn chat(text: &str, insert_at: usize) -> Result<RequestView, RequestError> {
     let Some(messages) = members.messages else { return Err(missing("messages")) };
     let options = members.get("stream_options").map(read_stream_options).transpose()?;
     let (output_cap, null_caps) = output_caps(text, &members)?;
+    let tools = Tools::of(&members);
     Ok(RequestView {
         model: model_name(model)?,
         model_span: Some(members.span(model)),
@@ -41,6 +55,8 @@ fn chat(text: &str, insert_at: usize) -> Result<RequestView, RequestError> {
         insert_at,
         has_members: !members.is_empty,
         has_media: messages.has_media,
+        has_tools: tools.any,
+        has_server_tools: tools.of_server,
     })
 }
 
@@ -79,7 +95,44 @@ fn image(text: &str, insert_at: usize) -> Result<RequestView, RequestError> {
         insert_at,
         has_members: !members.is_empty,
         has_media: false,
+        has_tools: false,
+        has_server_tools: false,
     })
+}
+
+#[derive(Default)]
+struct Tools {
+    any: bool,
+    of_server: bool,
+}
+
+impl Tools {
+    /// What is wrong with them is for the provider to say.
+    fn of(members: &Members<'_>) -> Self {
+        let given = |name| members.get(name).filter(|value| value.get() != "null" && !is_empty_list(value.get()));
+        let searches = given("web_search_options").is_some();
+        Self {
+            any: given("tools").is_some() || given("functions").is_some() || searches,
+            of_server: given("tools").is_some_and(|tools| !are_client_tools(tools)) || searches,
+        }
+    }
+}
+
+fn is_empty_list(value: &str) -> bool {
+    let inside = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    inside.is_some_and(|inside| inside.trim_ascii().is_empty())
+}
+
+/// One that can't be read may be anything.
+fn are_client_tools(tools: &RawValue) -> bool {
+    let is_client_tool = |tool: &Tool<'_>| tool.kind.is_some_and(|kind| is_one_of(kind, &CLIENT_TOOLS));
+    serde_json::from_str::<Vec<Tool<'_>>>(tools.get()).is_ok_and(|tools| tools.iter().all(is_client_tool))
+}
+
+#[derive(Deserialize)]
+struct Tool<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<&'a RawValue>,
 }
 
 /// Whether the usage event is asked for.

@@ -217,3 +217,30 @@ fn an_image_request_needs_a_prompt_and_no_model() {
     refused(image(r#","response_format":{}"#), "response_format", "invalid_type");
     refused(image(r#","stream":true"#), "stream", "unsupported_value");
 }
+
+#[test]
+fn tools_are_told_and_those_that_the_provider_runs() {
+    let tools = |members: &str| chat(members).map(|view| (view.has_tools, view.has_server_tools)).unwrap();
+    for none in ["", r#","tools":null"#, r#","tools":[ ]"#, r#","tool_choice":"none""#, r#","web_search_options":null"#]
+    {
+        assert_eq!(tools(none), (false, false), "{none}");
+    }
+    for client in [
+        r#","tools":[{"type":"function","function":{"name":"f","parameters":{"type":"web_search"}}}]"#,
+        r#","tools":[{"function":{"name":"f"},"ty\u0070e":"func\u0074ion"},{"type":"custom","custom":{"name":"c"}}]"#,
+        r#","functions":[{"name":"f"}]"#,
+    ] {
+        assert_eq!(tools(client), (true, false), "{client}");
+    }
+    for server in [
+        r#","web_search_options":{}"#,
+        r#","tools":[{"type":"function","function":{"name":"f"}},{"type":"web_search_preview"}]"#,
+        r#","tools":[{"google_search":{}}]"#,
+        r#","tools":[{"type":"function","type":"code_interpreter"}]"#,
+        r#","tools":["web_search"]"#,
+        r#","tools":{"type":"function"}"#,
+    ] {
+        assert_eq!(tools(server), (true, true), "{server}");
+    }
+    refused(chat(r#","tools":[],"tools":[{"type":"web_search"}]"#), "tools", "invalid_request_body");
+}
