@@ -87,6 +87,21 @@ async fn a_report_may_be_of_a_time() {
 }
 
 #[tokio::test]
+async fn what_is_younger_than_the_retention_stays() {
+    let mut gateway = Gateway::builder().set("AI4FREE__USAGE__RETENTION_DAYS", "1").start().await;
+    let key = gateway.key().await;
+    gateway.send(&post("/v1/chat/completions", &chat("local/echo")).key(&key.text)).await.success();
+    gateway.usage_of(&key, 1).await;
+    // Again, right at the start.
+    gateway.crash();
+    let gateway = gateway.again().await;
+    let (code, verified) = gateway.command("ledger verify");
+    assert_eq!((code, &verified["events"]), (Some(0), &json!(1)), "{verified}");
+    assert_eq!(gateway.usage(&key).await["total_requests"], 1);
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn a_key_sees_its_own_usage_only() {
     let gateway = Gateway::start().await;
     let (one, other) = (gateway.key().await, gateway.key().await);
