@@ -76,7 +76,7 @@ fn the_keys_own_budget_counts_before_that_of_its_plan() {
     assert_eq!(amount_of(world.key.clone()), Some((500, 30, 470)));
     let own = Limits { budget: Some(budget(70)), ..Limits::NONE };
     assert_eq!(amount_of(StoredKey { limits: own, ..world.key.clone() }), Some((70, 30, 40)));
-    assert_eq!(amount_of(StoredKey { plan: "unlimited".into(), ..world.key.clone() }), None);
+    assert_eq!(amount_of(StoredKey { plan: "unlimited".into(), ..world.key }), None);
 }
 
 #[test]
