@@ -287,4 +287,19 @@ pub trait RateLimiter: Send + Sync {
     /// # Errors
     /// When the limiter can't be reached.
     async fn standing(&self, scope: &Scope, window: &MoneyWindow) -> Result<Option<GrantStanding>, LimiterDown>;
+
+    /// Budgets of which the ledger has recorded more for this process alone than it has used. They are worth giving back once
+    /// the shared limiter is there again. None where limits are nobody else's, and none of the shared limiter.
+    fn surplus(&self) -> Vec<(Scope, MoneyWindow)> {
+        Vec::new()
+    }
+
+    /// From now on this process has no more of a budget than what it has used, which is returned with its holder, to be told
+    /// to the ledger. While a grant of the same budget is on its way, it must not be called.
+    fn give_back(&self, _scope: &Scope, _window: &MoneyWindow) -> Option<(Holder, PicoUsdSum)> {
+        None
+    }
+
+    /// The ledger has recorded that no more than this is granted.
+    fn gave_back(&self, _scope: &Scope, _window: &MoneyWindow, _granted: PicoUsdSum) {}
 }

@@ -253,6 +253,15 @@ pub trait UsageLedger: Send + Sync {
     /// The first grant of a window counts what its scope has spent in it before.
     async fn grant(&self, request: &GrantRequest) -> Result<GrantAnswer, StoreError>;
 
+    /// Lowers a holder's grant: it has promised to spend no more than this. Never raises one. Idempotent.
+    async fn lower(
+        &self,
+        scope: &Scope,
+        window: &MoneyWindow,
+        holder: Holder,
+        granted: PicoUsdSum,
+    ) -> Result<(), StoreError>;
+
     /// The epoch of the shared limiter whose process calls itself `run_id`. A new `run_id`, or `lost` being the current
     /// epoch, begins the next one. Idempotent by `run_id` and `lost`.
     async fn attest(&self, run_id: &str, lost: Option<Epoch>) -> Result<Epoch, StoreError>;

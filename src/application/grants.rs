@@ -7,7 +7,7 @@ use std::{
 };
 
 use ai4free_ports::{
-    budget::{Grant, GrantStanding, Holder},
+    budget::{Grant, GrantStanding, Holder, MoneyWindow},
     error::LimiterDown,
     money::PicoUsdSum,
     rate_limiter::{MoneyClaim, NeededGrant, RateLimiter, Scope},
@@ -75,6 +75,19 @@ impl Grants {
         asked.map(|_| ()).map_err(Failure::unavailable)
     }
 
+    /// Gives back what this process was granted while the shared limiter was away, and has not spent. For a time when that is
+    /// there again; what can't be told to the ledger now is surplus the next time, too.
+    pub async fn give_back_surplus(&self) {
+        for (scope, window) in self.desk.limiter.surplus() {
+            let (desk, place) = (self.desk.clone(), (scope.clone(), window.start));
+            // Alone: while a grant is on its way the ledger and the limiter do not agree.
+            let told = self.once_at_a_time(place, move || async move { desk.give_back(&scope, &window).await }.boxed());
+            if told.await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Asks in the background for more where half is used, so that the next requests need not wait.
     pub(super) fn prefetch(&self, holder: Holder, money: &[MoneyClaim], standings: &[GrantStanding]) {
         for (claim, standing) in money.iter().zip(standings) {
@@ -90,8 +103,15 @@ impl Grants {
     /// Once at a time for each budget, whoever waits. It goes on when nobody waits any more: a grant that is recorded has to
     /// reach the limiter.
     fn ask(&self, holder: Holder, claim: &MoneyClaim, known: Option<PicoUsdSum>) -> Shared<Asking> {
-        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         let place = (claim.scope.clone(), claim.window.start);
+        self.once_at_a_time(place, || {
+            let (desk, claim) = (self.desk.clone(), claim.clone());
+            async move { desk.ask(holder, &claim, known).await }.boxed()
+        })
+    }
+
+    fn once_at_a_time(&self, place: Budgeted, errand: impl FnOnce() -> Asking) -> Shared<Asking> {
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         let running = asking.get(&place).and_then(WeakShared::upgrade).filter(|running| running.peek().is_none());
         if let Some(running) = running {
             return running;
@@ -99,8 +119,7 @@ impl Grants {
         if asking.len() > TIDY_ABOVE {
             asking.retain(|_, running| running.upgrade().is_some());
         }
-        let (desk, claim) = (self.desk.clone(), claim.clone());
-        let fresh = async move { desk.ask(holder, &claim, known).await }.boxed().shared();
+        let fresh = errand().shared();
         if let Some(weak) = fresh.downgrade() {
             asking.insert(place, weak);
         }
@@ -132,6 +151,16 @@ impl Desk {
             tracing::warn!(error = &error as &dyn std::error::Error, "a grant does not reach the limiter");
             Unavailable::RateLimiter
         })
+    }
+
+    async fn give_back(&self, scope: &Scope, window: &MoneyWindow) -> Result<(), Unavailable> {
+        let Some((holder, granted)) = self.limiter.give_back(scope, window) else { return Ok(()) };
+        self.ledger.lower(scope, window, holder, granted).await.map_err(|error| {
+            tracing::debug!(error = &error as &dyn std::error::Error, "a grant can't be given back yet");
+            Unavailable::UsageLedger
+        })?;
+        self.limiter.gave_back(scope, window, granted);
+        Ok(())
     }
 
     async fn deal(&self, request: GrantRequest, answer: GrantAnswer) -> Result<(), LimiterDown> {

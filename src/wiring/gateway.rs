@@ -30,8 +30,8 @@ use super::{
 };
 use crate::{
     application::{
-        admission::Admission, authentication::Authentication, chat::Chat, gate::Gate, grants::Grants, images::Images,
-        inference::Inference, keys::Keys, models::Models, observation::Refusals, policy::PolicySource,
+        admission::Admission, authentication::Authentication, chat::Chat, drains::Drains, gate::Gate, grants::Grants,
+        images::Images, inference::Inference, keys::Keys, models::Models, observation::Refusals, policy::PolicySource,
         reserver::Reserver, uptime::Uptime, usage::Usage,
     },
     bootstrap,
@@ -126,13 +126,15 @@ impl Gateway {
             }
         });
         let (enforced, share) = (limiter.limiter.clone(), limiter.process_share);
-        let grants = Grants::new(enforced.clone(), ledger.clone(), spawner.clone(), spawner.clone(), share);
+        let grants = Arc::new(Grants::new(enforced.clone(), ledger.clone(), spawner.clone(), spawner.clone(), share));
+        limiter.give_back_surplus(grants.clone(), &end, &mut workers);
+        let drains = Arc::new(Drains::new(spawner.clone(), spawner, cut.clone().cancelled_owned()));
         let calendar = calendar();
-        let reserver = Arc::new(Reserver::new(enforced.clone(), Arc::new(grants), calendar.clone(), clock.clone()));
+        let reserver = Arc::new(Reserver::new(enforced.clone(), grants, calendar.clone(), clock.clone()));
         let inference = Arc::new(Inference {
             catalogue: catalogue.clone(),
             policy: policy.clone(),
-            upstreams: upstreams(settings, &clock)?,
+            upstreams: upstreams(settings, &clock)?.draining(drains),
             admission: Admission { reserver, journal: journal.clone(), clock: clock.clone(), gate: gate.clone() },
             counter: Arc::new(TiktokenCounter::new()),
             observer: telemetry.observer(),

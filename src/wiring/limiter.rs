@@ -3,6 +3,7 @@
 use std::{
     process,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use ai4free_local::{FallbackLimiter, MemoryRateLimiter, ReplicaShare};
@@ -16,6 +17,7 @@ use ai4free_redis::{RedisOptions, RedisRateLimiter};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    application::grants::Grants,
     config::{Settings, redis::Redis},
     lifecycle::Workers,
 };
@@ -23,6 +25,9 @@ use crate::{
 /// A process by itself takes all that is left of a budget. One of many, that goes on alone while Redis is away, leaves most of
 /// it to the others: each of them is granted at most this part, divided by their number.
 const PART_OF_ALL_REPLICAS: u32 = 8;
+
+/// What this process was granted while Redis was away is free for all again at most this long after Redis is back.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(1);
 
 /// What limiters stand on.
 pub(super) struct LimiterParts<'a> {
@@ -74,9 +79,28 @@ impl Limiter {
         self.shared.as_ref().is_none_or(|shared| shared.redis.is_up())
     }
 
+    /// Gives back, whenever Redis is there, what this process was granted by itself.
+    pub(super) fn give_back_surplus(&self, grants: Arc<Grants>, end: &CancellationToken, workers: &mut Workers) {
+        let Some(redis) = self.shared.as_ref().map(|shared| shared.redis.clone()) else { return };
+        let end = end.clone();
+        let give_back = async move {
+            loop {
+                tokio::time::sleep(GIVE_BACK_EVERY).await;
+                if redis.is_up() && redis.money_closed_reason().is_none() {
+                    grants.give_back_surplus().await;
+                }
+            }
+        };
+        workers.run("surplus grants", async move {
+            end.run_until_cancelled(give_back).await;
+        });
+    }
+
     /// Whether budgets can be spent out of shared grants.
     pub(super) fn takes_money(&self) -> bool {
-        self.shared.as_ref().is_none_or(|shared| shared.redis.money_closed_reason().is_none())
+        self.shared
+            .as_ref()
+            .is_none_or(|Shared { redis, .. }| redis.epoch().is_some() && redis.money_closed_reason().is_none())
     }
 
     pub(super) fn degraded_reservations(&self) -> u64 {

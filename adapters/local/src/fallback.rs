@@ -12,7 +12,7 @@ use ai4free_ports::{
     budget::{Grant, GrantStanding, Holder, MoneyWindow},
     error::LimiterDown,
     limits::OutagePolicy,
-    money::PicoUsd,
+    money::{PicoUsd, PicoUsdSum},
     rate_limiter::{
         Certainty, Claim, Claims, Held, LeaseId, RateLimiter, Reservation, Scope, SettledClaim, SettledMoney,
         Settlement, Standing,
@@ -161,6 +161,19 @@ impl RateLimiter for FallbackLimiter {
             Err(_) => self.local.standing(scope, window).await,
             known => known,
         }
+    }
+
+    fn surplus(&self) -> Vec<(Scope, MoneyWindow)> {
+        self.local.surplus()
+    }
+
+    fn give_back(&self, scope: &Scope, window: &MoneyWindow) -> Option<(Holder, PicoUsdSum)> {
+        let holder = self.local.holder()?;
+        self.local.give_back(scope, window).map(|granted| (holder, granted))
+    }
+
+    fn gave_back(&self, scope: &Scope, window: &MoneyWindow, granted: PicoUsdSum) {
+        self.local.gave_back(scope, window, granted);
     }
 }
 

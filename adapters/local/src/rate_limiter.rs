@@ -13,6 +13,7 @@ use ai4free_ports::{
     budget::{Grant, GrantStanding, Holder, MoneyWindow},
     error::LimiterDown,
     money::PicoUsd,
+    money::PicoUsdSum,
     rate_limiter::{
         Certainty, Claim, Claims, Held, LeaseId, LimitKind, RATE_WINDOW, RateLimiter, Reservation, Scope, SettledClaim,
         SettledMoney, Settlement, Standing,
@@ -99,6 +100,25 @@ impl MemoryRateLimiter {
         leases.states.insert(id, Lease::Held { second: now.as_secs() });
         let counts = take(&mut scopes, &claims.counts, now);
         Ok(Reservation::Held(held(counts, money::take(&mut scopes, &claims.money))))
+    }
+
+    /// Budgets of which more is recorded in the ledger than is used here.
+    pub(crate) fn surplus(&self) -> Vec<(Scope, MoneyWindow)> {
+        self.scopes.collect(|scope, cell| cell.budgets.surplus().map(|window| (scope.clone(), window)).collect())
+    }
+
+    /// From now on no more of a budget is granted here than what is used.
+    pub(crate) fn give_back(&self, scope: &Scope, window: &MoneyWindow) -> Option<PicoUsdSum> {
+        let mut scopes = self.scopes.lock(std::iter::once(scope));
+        scopes.existing_cell(scope)?.budgets.of_mut(window).map(Budget::give_back)
+    }
+
+    pub(crate) fn gave_back(&self, scope: &Scope, window: &MoneyWindow, granted: PicoUsdSum) {
+        let mut scopes = self.scopes.lock(std::iter::once(scope));
+        let budget = scopes.existing_cell(scope).and_then(|cell| cell.budgets.of_mut(window));
+        if let Some(budget) = budget {
+            budget.gave_back(granted);
+        }
     }
 
     /// Takes the lease out of the held ones; the second of its reservation if it was among them.

@@ -8,7 +8,8 @@ use ai4free_ports::{
 };
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, Insert, IntoActiveModel,
-    QueryFilter, QuerySelect, QueryTrait, sea_query::OnConflict,
+    QueryFilter, QuerySelect, QueryTrait,
+    sea_query::{Expr, OnConflict},
 };
 
 use crate::{
@@ -70,6 +71,33 @@ pub(crate) async fn grant(database: &Database, request: &GrantRequest) -> Result
     transaction.commit().await?;
     let (before, granted) = (PicoUsdSum(before), PicoUsdSum(granted));
     Ok(GrantAnswer::Granted { before, granted, elsewhere: PicoUsdSum(elsewhere) })
+}
+
+/// The holder promises to spend no more than this.
+pub(crate) async fn lower(
+    database: &Database,
+    scope: &Scope,
+    window: &MoneyWindow,
+    holder: Holder,
+    to: PicoUsdSum,
+) -> Result<(), Failure> {
+    let transaction = database.begin_write().await?;
+    lock_window(&transaction, scope, window).await?;
+    let name = holder.to_string();
+    let mine = rows(&transaction, scope, window).await?.into_iter().find(|row| row.holder == name);
+    if mine.is_some_and(|row| granted(&row) > to) {
+        let limbs = Limbs::of(to);
+        // Not the whole row: what is settled grows beside the lock of the window.
+        budget_window::Entity::update_many()
+            .col_expr(budget_window::Column::GrantedMicro, Expr::val(limbs.micro))
+            .col_expr(budget_window::Column::GrantedRest, Expr::val(limbs.rest))
+            .filter(budget_window::Column::Scope.eq(scope.to_text()))
+            .filter(budget_window::Column::Win.eq(window.start.0))
+            .filter(budget_window::Column::Holder.eq(name))
+            .exec(&transaction)
+            .await?;
+    }
+    Ok(transaction.commit().await?)
 }
 
 pub(crate) async fn budget(database: &Database, scope: &Scope, window: &MoneyWindow) -> Result<BudgetSum, Failure> {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use ai4free_ports::{
-    budget::{Epoch, MoneyWindow},
+    budget::{Epoch, Holder, MoneyWindow},
     error::StoreError,
+    money::PicoUsdSum,
     rate_limiter::Scope,
     request::RequestId,
     runtime::Timestamp,
@@ -55,6 +56,16 @@ impl UsageLedger for SqlUsageLedger {
 
     async fn grant(&self, request: &GrantRequest) -> Result<GrantAnswer, StoreError> {
         while_a_client_waits(Box::pin(grants::grant(&self.database, request))).await
+    }
+
+    async fn lower(
+        &self,
+        scope: &Scope,
+        window: &MoneyWindow,
+        holder: Holder,
+        granted: PicoUsdSum,
+    ) -> Result<(), StoreError> {
+        in_the_background(Box::pin(grants::lower(&self.database, scope, window, holder, granted))).await
     }
 
     async fn attest(&self, run_id: &str, lost: Option<Epoch>) -> Result<Epoch, StoreError> {

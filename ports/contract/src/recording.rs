@@ -13,6 +13,7 @@ use std::{
 use ai4free_ports::{
     budget::{Epoch, Holder, MoneyWindow},
     error::StoreError,
+    money::PicoUsdSum,
     rate_limiter::Scope,
     request::RequestId,
     runtime::Timestamp,
@@ -217,6 +218,17 @@ impl UsageLedger for RecordingLedger {
             Holder::Shared(_) => None,
         };
         Ok(budgets.grant(request, generation, events))
+    }
+
+    async fn lower(
+        &self,
+        scope: &Scope,
+        window: &MoneyWindow,
+        holder: Holder,
+        granted: PicoUsdSum,
+    ) -> Result<(), StoreError> {
+        self.state().budgets.lower(scope, window, holder, granted);
+        Ok(())
     }
 
     async fn attest(&self, run_id: &str, lost: Option<Epoch>) -> Result<Epoch, StoreError> {

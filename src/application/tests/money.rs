@@ -171,6 +171,9 @@ impl UsageLedger for FakeLedger {
     async fn recent(&self, _: &Audience, _: u16) -> Result<Vec<UsageEvent>, StoreError> {
         unimplemented!("not asked for")
     }
+    async fn lower(&self, _: &Scope, _: &MoneyWindow, _: Holder, _: PicoUsdSum) -> Result<(), StoreError> {
+        unimplemented!("not asked for")
+    }
     async fn attest(&self, _: &str, _: Option<Epoch>) -> Result<Epoch, StoreError> {
         unimplemented!("not asked for")
     }

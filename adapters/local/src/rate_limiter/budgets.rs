@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ai4free_ports::{
     budget::{Grant, GrantStanding, MoneyWindow},
-    money::PicoUsd,
+    money::{PicoUsd, PicoUsdSum},
     rate_limiter::MoneyClaim,
     runtime::Timestamp,
 };
@@ -21,11 +21,11 @@ pub(super) struct Budgets(Vec<Budget>);
 
 impl Budgets {
     pub(super) fn of(&self, window: &MoneyWindow) -> Option<&Budget> {
-        self.0.iter().rev().find(|budget| budget.start == window.start)
+        self.0.iter().rev().find(|budget| budget.window.start == window.start)
     }
 
     pub(super) fn of_mut(&mut self, window: &MoneyWindow) -> Option<&mut Budget> {
-        self.0.iter_mut().rev().find(|budget| budget.start == window.start)
+        self.0.iter_mut().rev().find(|budget| budget.window.start == window.start)
     }
 
     /// The window is known from its first grant on.
@@ -35,11 +35,12 @@ impl Budgets {
             return;
         }
         let mut budget = Budget {
-            start: grant.window.start,
             // On the clock that never steps: a mistaken time of day must not make the limiter forget what was spent.
             kept_until: now + grant.window.end.since(wall_clock) + KEPT,
             standing: GrantStanding::default(),
             final_until: Duration::ZERO,
+            recorded: PicoUsdSum::default(),
+            window: grant.window,
         };
         budget.raise(grant, now);
         self.0.push(budget);
@@ -49,6 +50,11 @@ impl Budgets {
         self.0.retain(|budget| now < budget.kept_until);
     }
 
+    /// Those of which more is recorded than is used.
+    pub(super) fn surplus(&self) -> impl Iterator<Item = MoneyWindow> {
+        self.0.iter().filter(|budget| budget.recorded > budget.standing.used()).map(|budget| budget.window)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -56,10 +62,12 @@ impl Budgets {
 
 /// What is granted and used in one window.
 pub(super) struct Budget {
-    start: Timestamp,
     kept_until: Duration,
     standing: GrantStanding,
     final_until: Duration,
+    /// What the ledger has recorded as granted; more than what is granted here while a part is being given back.
+    recorded: PicoUsdSum,
+    window: MoneyWindow,
 }
 
 /// Whether a claim can be held.
@@ -89,6 +97,17 @@ impl Budget {
         self.standing.settled += actual;
     }
 
+    /// Keeps only what is used.
+    pub(super) fn give_back(&mut self) -> PicoUsdSum {
+        self.standing.granted = self.standing.used();
+        self.final_until = Duration::ZERO;
+        self.standing.granted
+    }
+
+    pub(super) fn gave_back(&mut self, granted: PicoUsdSum) {
+        self.recorded = granted;
+    }
+
     pub(super) fn standing(&self) -> GrantStanding {
         self.standing
     }
@@ -98,6 +117,7 @@ impl Budget {
             return;
         }
         self.standing.granted = grant.granted;
+        self.recorded = self.recorded.max(grant.granted);
         self.standing.elsewhere = grant.elsewhere;
         self.final_until = if grant.is_final { now + FINAL } else { Duration::ZERO };
     }

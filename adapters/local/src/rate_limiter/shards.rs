@@ -32,6 +32,14 @@ impl ScopeShards {
         LockedScopes(places.into_iter().filter_map(lock).collect())
     }
 
+    /// Whatever each cell has to tell, one shard at a time.
+    pub(super) fn collect<T>(&self, tell: impl Fn(&Scope, &Cell) -> Vec<T>) -> Vec<T> {
+        let shards = self.0.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner));
+        shards
+            .flat_map(|shard| shard.cells.iter().flat_map(|(scope, cell)| tell(scope, cell)).collect::<Vec<T>>())
+            .collect()
+    }
+
     /// How many cells each shard has.
     #[cfg(test)]
     pub(super) fn sizes(&self) -> impl Iterator<Item = usize> {

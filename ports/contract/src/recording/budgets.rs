@@ -84,6 +84,13 @@ impl Budgets {
         }
     }
 
+    pub(super) fn lower(&mut self, scope: &Scope, window: &MoneyWindow, holder: Holder, to: PicoUsdSum) {
+        let window = self.windows.get_mut(&(scope.clone(), window.start.0));
+        if let Some(row) = window.and_then(|window| window.holders.get_mut(&holder)) {
+            row.granted = row.granted.min(to.0);
+        }
+    }
+
     pub(super) fn attest(&mut self, run_id: &str, lost: Option<Epoch>) -> Epoch {
         let epoch = match &self.epoch {
             None if lost == Some(Epoch(1)) => Epoch(2),

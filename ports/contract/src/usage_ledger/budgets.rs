@@ -45,6 +45,23 @@ pub async fn what_others_were_granted_is_not_granted_again(harness: &impl Harnes
     assert_eq!(grant(harness, &lowered).await, granted(500_000, 500_000, 700_000));
 }
 
+pub async fn what_a_holder_gives_back_is_granted_to_others(harness: &impl Harness) {
+    let first = request(Spool::attach(harness, 1).await.holder(), 1_000);
+    let second = request(Spool::attach(harness, 2).await.holder(), 1_000);
+    assert_eq!(grant(harness, &first).await, granted(0, 1_000, 0));
+    assert_eq!(grant(harness, &second).await, granted(0, 0, 1_000));
+    let (ledger, key) = (harness.ledger(), Scope::Key(key(1)));
+    for to in [400, 700] {
+        // The second changes nothing: nobody is granted more by giving back.
+        ledger.lower(&key, &WINDOW, first.holder, PicoUsdSum(to)).await.unwrap();
+    }
+    assert_eq!(grant(harness, &second).await, granted(0, 600, 400));
+    // What nobody was ever granted can't be given back.
+    ledger.lower(&key, &next(WINDOW), first.holder, PicoUsdSum(5)).await.unwrap();
+    assert_eq!(grant(harness, &GrantRequest { window: next(WINDOW), ..second }).await, granted(0, 1_000, 0));
+    assert_eq!(grant(harness, &first).await, granted(400, 400, 600));
+}
+
 /// A holder that knows of no grant has lost it, or is about to hear of it: it is told, before it gets more.
 pub async fn a_grant_that_is_recorded_is_told_to_who_does_not_know_it(harness: &impl Harness) {
     let asked = GrantRequest { share: 4, ..request(Spool::attach(harness, 1).await.holder(), 1_000) };
