@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 /// Violations named in the report, and characters of each; the rest is counted.
 const NAMED: usize = 10;
-const CHARACTERS: usize = 600;
+const CHARACTERS: usize = 1200;
 
 #[derive(Debug, Default)]
 pub(crate) struct Findings {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    findings::percentile,
+    noise::Measured,
     rig::{
         Rig,
         catalogue::{CHEAP, DEAR, IMAGE, Model, PER_REQUEST, Usage},
@@ -260,20 +260,9 @@ pub(crate) fn journal(lanes: &[Lane]) -> Vec<&Sent> {
     lanes.iter().flat_map(|lane| &lane.journal).collect()
 }
 
-/// The 99th percentile of a typical second (the median over seconds), so that one hiccup of a busy machine does not decide.
-pub(crate) fn typical_p99(journal: &[&Sent], from: Instant, to: Instant) -> Duration {
-    let mut worst_of_seconds = Vec::new();
-    let mut second = from;
-    while second + Duration::from_millis(900) <= to {
-        let next = second + Duration::from_secs(1);
-        let inside = journal.iter().filter(|sent| (second..next).contains(&sent.started));
-        let mut took: Vec<Duration> = inside.map(|sent| sent.took()).collect();
-        took.sort_unstable();
-        worst_of_seconds.push(percentile(&took, 99));
-        second = next;
-    }
-    worst_of_seconds.sort_unstable();
-    percentile(&worst_of_seconds, 50)
+/// How long each answer took.
+pub(crate) fn latencies(journal: &[&Sent]) -> Vec<Measured> {
+    journal.iter().map(|sent| (sent.started, sent.took())).collect()
 }
 
 impl Sent {

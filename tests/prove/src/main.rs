@@ -4,8 +4,10 @@
 //! Nothing is sampled and nothing is read from logs: each promise is an equation between sets, or a bound on every single
 //! measurement. All randomness comes from one seed, which is printed.
 
+mod budget;
 mod findings;
 mod load;
+mod noise;
 mod options;
 mod oracle;
 mod promises;

@@ -8,14 +8,13 @@ use tokio::time::sleep;
 
 use super::{Promise, Stage};
 use crate::{
+    budget::{self, COST, USD, spent, usd},
     findings::Findings,
-    load::{self, Lane, Order, Sent},
-    oracle::total_pico,
+    load::{self, Lane, Order},
     rig::{
         Rig,
-        catalogue::{CHEAP, FIXED, Usage},
+        catalogue::{CHEAP, Usage},
         dice::Dice,
-        gateway::Key,
     },
     upstream::Script,
 };
@@ -28,9 +27,6 @@ pub(super) const PROMISE: Promise = Promise {
 };
 
 const CLIENTS: usize = 200;
-/// Of a request of the model `prove/fixed`: a cent.
-const COST: i128 = 10_000_000_000;
-const USD: i128 = 1_000_000_000_000;
 /// The most that a request of this proof may produce.
 const CAP: u64 = 300;
 const SETTINGS: &str = "
@@ -42,25 +38,31 @@ async fn prove(stage: Stage<'_>) -> Findings {
     let mut findings = Findings::default();
     let (rounds, dice) = (stage.count(5, 50), stage.dice());
     let rig = stage.services.rig().replicas(2).toml(SETTINGS).start().await;
-    let (mut inexact, mut overspent) = (0, 0);
+    let (mut inexact, mut overspent, mut busy) = (0, 0, 0);
     for round in 0..rounds {
         let mut fate = dice.split(1_000 + round);
         // Never a whole number of requests.
-        let paid = i128::from(fate.within(20..300));
-        let budget = paid * COST + COST / 2;
+        let paid = usize::try_from(fate.within(20..300)).unwrap();
+        let amount = COST * paid as i128 + COST / 2;
         let window = *fate.pick(&["total", "hour", "day", "week", "month"]);
-        let key = rig.gateways[0].key(json!({"budget": {"amount_usd": usd(budget), "window": window}})).await;
-        let lanes =
-            load::drive(Lane::sharing(&key, &rig, CLIENTS), &dice.split(round), |_, lane| until_refused(lane)).await;
-        let admitted = count_admitted(&load::journal(&lanes), &mut findings);
+        let key = rig.gateways[0].key(json!({"budget": {"amount_usd": usd(amount), "window": window}})).await;
+        let lanes = budget::spend(Lane::sharing(&key, &rig, CLIENTS), &dice.split(round), 400).await;
+        let journal = load::journal(&lanes);
+        let mut admitted = budget::count_served(&journal, &mut findings);
+        if !budget::was_shared(&journal) {
+            // The machine was too busy for Redis to answer in time, so that replicas had grants of their own.
+            busy += 1;
+            admitted += budget::spend_what_comes_back(&rig, &key, paid - admitted.min(paid), &mut findings).await.0;
+        }
         if admitted != paid {
             inexact += 1;
-            findings.violation(format!("{admitted} of the {paid} requests that {} USD pay were admitted", usd(budget)));
+            findings.violation(format!("{admitted} of the {paid} requests that {} USD pay were admitted", usd(amount)));
         }
-        overspent += i32::from(spent(&rig, &key).await > budget);
+        overspent += i32::from(spent(&rig, &key).await > amount);
     }
     findings.figure("rounds", rounds);
     findings.figure("clients", CLIENTS);
+    findings.figure("rounds_in_which_redis_was_slow", busy);
     findings.exactly("rounds_that_did_not_admit_floor_of_budget_by_cost", 0, inexact.into());
     findings.exactly("rounds_that_overspent", 0, overspent.into());
     owner_and_key(&rig, &dice, &mut findings).await;
@@ -74,9 +76,14 @@ async fn owner_and_key(rig: &Rig<'_>, dice: &Dice, findings: &mut Findings) {
     let members = json!({"user_id": "team", "budget": {"amount_usd": "0.40", "window": "total"}});
     let keys = [rig.gateways[0].key(members.clone()).await, rig.gateways[1].key(members).await];
     let lanes = keys.iter().flat_map(|key| Lane::sharing(key, rig, CLIENTS / 4)).collect();
-    let lanes = load::drive(lanes, dice, |_, lane| until_refused(lane)).await;
-    let admitted = count_admitted(&load::journal(&lanes), findings);
-    findings.exactly("admitted_by_owner_of_63", 63, admitted);
+    let lanes = budget::spend(lanes, dice, 400).await;
+    let journal = load::journal(&lanes);
+    let admitted = budget::count_served(&journal, findings);
+    if budget::was_shared(&journal) {
+        findings.exactly("admitted_by_owner_of_63", 63, admitted as i128);
+    } else {
+        findings.at_most("admitted_by_owner_of_63", 63, admitted as u64);
+    }
     for key in &keys {
         let spent = spent(rig, key).await;
         findings.require(spent <= 40 * COST, || format!("a key of 0.40 USD has spent {spent} pico-USD"));
@@ -94,10 +101,12 @@ async fn random_costs(rig: &Rig<'_>, rounds: u64, dice: &Dice, findings: &mut Fi
             (!is_refused).then(|| capped(dice.within(0..CAP)))
         };
         let lanes = load::drive(Lane::sharing(&key, rig, 40), &dice.split(7_000 + round), next).await;
-        count_admitted(&load::journal(&lanes), findings);
+        budget::count_served(&load::journal(&lanes), findings);
+        let mut was_shared = budget::was_shared(&load::journal(&lanes));
         // Everybody is gone, and what they had reserved is settled: one client spends what is left.
         sleep(Duration::from_millis(1200)).await;
-        load::drive(Lane::sharing(&key, rig, 1), &dice.split(8_000 + round), next).await;
+        let last = load::drive(Lane::sharing(&key, rig, 1), &dice.split(8_000 + round), next).await;
+        was_shared &= budget::was_shared(&load::journal(&last));
         let largest = capped(CAP);
         let bound = Usage {
             input: largest.body().to_string().len().try_into().unwrap(),
@@ -106,7 +115,7 @@ async fn random_costs(rig: &Rig<'_>, rounds: u64, dice: &Dice, findings: &mut Fi
         };
         let left = BUDGET - spent(rig, &key).await;
         findings.require(left >= 0, || format!("overspent by {left} pico-USD"));
-        findings.require(left < CHEAP.cost_pico(&bound), || {
+        findings.require(!was_shared || left < CHEAP.cost_pico(&bound), || {
             format!(
                 "refused although {left} pico-USD were left, and no request may cost more than {}",
                 CHEAP.cost_pico(&bound)
@@ -117,39 +126,9 @@ async fn random_costs(rig: &Rig<'_>, rounds: u64, dice: &Dice, findings: &mut Fi
     findings.figure("random_costs_left_pico_usd_at_worst", i64::try_from(left_at_worst).unwrap());
 }
 
-fn until_refused(lane: &Lane) -> Option<Order> {
-    let is_refused = lane.journal.last().is_some_and(|sent| sent.status == Some(429));
-    (!is_refused && lane.journal.len() < 400).then(|| Order::plain(FIXED))
-}
-
 fn capped(output: u64) -> Order {
     let usage = Usage { input: 9, output: output.try_into().unwrap(), ..Usage::default() };
     let mut order = Order::new(CHEAP, usage, Script::reporting(2, usage.on_the_wire()));
     order.max_tokens = Some(CAP);
     order
-}
-
-/// Whoever was not admitted was told that the budget is used up; or, on a machine too busy for Redis to answer in time, that it
-/// could not be asked, and has asked again.
-fn count_admitted(journal: &[&Sent], findings: &mut Findings) -> i128 {
-    let (admitted, refused): (Vec<&Sent>, Vec<&Sent>) = journal.iter().copied().partition(|sent| sent.complete);
-    for sent in refused {
-        let is_honest = match sent.status {
-            Some(429) => sent.code == "insufficient_quota",
-            Some(503) => sent.code.ends_with("_unavailable"),
-            _ => false,
-        };
-        findings.require(is_honest, || format!("not the refusal of a budget: {:?}", sent.failure));
-    }
-    admitted.len() as i128
-}
-
-async fn spent(rig: &Rig<'_>, key: &Key) -> i128 {
-    let events = rig.ledger().await;
-    total_pico(events.iter().filter(|event| event.key == key.id))
-}
-
-/// An exact decimal.
-fn usd(pico: i128) -> String {
-    format!("{}.{:012}", pico / USD, pico % USD)
 }

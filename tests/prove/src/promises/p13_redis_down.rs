@@ -8,9 +8,16 @@ use tokio::time::sleep;
 
 use super::{Promise, Stage};
 use crate::{
+    budget::{self, COST, usd},
     findings::{Findings, percentile},
     load::{self, Lane, Order, Sent},
-    rig::{Rig, catalogue::CHEAP, chaos::Mode, client::Request, dice::Dice},
+    noise::{self, Noise},
+    rig::{
+        Rig,
+        catalogue::{CHEAP, FIXED},
+        chaos::Mode,
+        dice::Dice,
+    },
 };
 
 pub(super) const PROMISE: Promise = Promise {
@@ -29,7 +36,9 @@ const SLOWER: Duration = Duration::from_millis(5);
 const RECOVERED: Duration = Duration::from_secs(2);
 /// Of the key whose limit is shared out.
 const SHARED: usize = 61;
-const PLANS: &str = "
+const SETTINGS: &str = "
+[cluster]
+replicas = 2
 [plans.closed]
 requests_per_minute = 1000000
 on_redis_down = \"closed\"
@@ -93,11 +102,12 @@ async fn prove(stage: Stage<'_>) -> Findings {
     } else {
         (vec![Fault::Hangs, Fault::Dies, Fault::ScriptFlush], stage.count(3, 10))
     };
-    let mut rig = stage.services.rig().replicas(2).toml(PLANS).start().await;
+    let mut rig = stage.services.rig().replicas(2).toml(SETTINGS).start().await;
     findings.figure("outage_seconds", seconds);
     for fault in faults {
         endure(&mut rig, fault, Duration::from_secs(seconds), &dice, &mut findings).await;
     }
+    falter(&mut rig, &dice, &mut findings).await;
     findings.exactly("panics", 0, rig.finish().await as i128);
     findings
 }
@@ -115,7 +125,7 @@ async fn endure(rig: &mut Rig<'_>, fault: Fault, duration: Duration, dice: &Dice
     let began = Instant::now() + BEFORE;
     let (broken, end) = (began + Duration::from_millis(100), began + duration);
     let load = tokio::spawn(drive(always, dice.clone(), end + RECOVERED + Duration::from_millis(500)));
-    let control = tokio::spawn(slowest_answer_without_redis(rig.gateways[0].address, end));
+    let noise = Noise::at(rig.gateways[0].address);
     sleep(began.saturating_duration_since(Instant::now())).await;
     begin(rig, fault).await;
     sleep(broken.saturating_duration_since(Instant::now())).await;
@@ -133,22 +143,20 @@ async fn endure(rig: &mut Rig<'_>, fault: Fault, duration: Duration, dice: &Dice
     heal(rig, fault).await;
     let healed = Instant::now();
     let always = load.await.unwrap();
-    let noise = control.await.unwrap();
-    findings.figure(&name("noise_ms"), u64::try_from(noise.as_millis()).unwrap());
+    findings.figure(&name("noise_ms"), u64::try_from(noise.worst().as_millis()).unwrap());
     let of_key = |index: usize| load::journal(&always[2 * index..2 * index + 2]);
 
     let failed = of_key(0).into_iter().filter(|sent| !sent.complete).count();
     findings.exactly(&name("failed_without_limits"), 0, failed as i128);
-    let slower = load::typical_p99(&of_key(0), began + Duration::from_secs(1), end).saturating_sub(load::typical_p99(
-        &of_key(0),
-        began - BEFORE,
-        began,
-    ));
-    findings.within(&name("added_p99_without_limits"), SLOWER, slower);
+    let (before, later) = ((began - BEFORE, began), (began + Duration::from_secs(1), end));
+    let slower = noise::added_p99(&load::latencies(&of_key(0)), &noise.measured(), before, later);
+    if fault != Fault::ScriptFlush {
+        findings.within(&name("added_p99_without_limits"), SLOWER, slower);
+    }
 
     let closed = of_key(1);
     if let Some(both) = during {
-        check_closed(&closed, fault, (broken, end, healed), noise, findings);
+        check_closed(&closed, fault, (broken, end, healed), noise.worst(), findings);
         check_shared(&load::journal(&both[0]), &name, findings);
         let refused = load::journal(&both[1]).into_iter().filter(|sent| !sent.complete).count();
         findings.figure(&name("open_admitted_of_3"), load::journal(&both[1]).len() - refused);
@@ -157,6 +165,37 @@ async fn endure(rig: &mut Rig<'_>, fault: Fault, duration: Duration, dice: &Dice
         let failed = closed.iter().filter(|sent| !sent.complete).count();
         findings.exactly(&name("failed_with_a_limit"), 0, failed as i128);
     }
+}
+
+/// A budget while Redis answers now and then: replicas spend grants of their own in between, and all of them together never
+/// more than the budget.
+async fn falter(rig: &mut Rig<'_>, dice: &Dice, findings: &mut Findings) {
+    const PAID: usize = 150;
+    let key = rig.gateways[0].key(json!({"budget": {"amount_usd": usd(COST * PAID as i128), "window": "total"}})).await;
+    let end = Instant::now() + Duration::from_secs(4);
+    let spending = tokio::spawn({
+        let (lanes, dice) = (Lane::sharing(&key, rig, 16), dice.clone());
+        async move {
+            let next = move |_: &mut Dice, _: &mut Lane| (Instant::now() < end).then(|| Order::plain(FIXED));
+            load::drive_paced(lanes, &dice, PAUSE, next).await
+        }
+    });
+    while Instant::now() < end {
+        for mode in [Mode::Pass, Mode::Latency(Duration::from_millis(250)), Mode::Blackhole] {
+            rig.to_redis.set(mode);
+            sleep(Duration::from_millis(180)).await;
+        }
+    }
+    rig.to_redis.set(Mode::Pass);
+    let lanes = spending.await.unwrap();
+    let journal = load::journal(&lanes);
+    let served = budget::count_served(&journal, findings);
+    findings.figure("faltering_decided_without_redis", journal.iter().filter(|sent| sent.is_degraded).count());
+    findings.figure("faltering_served_at_once_of_150", served);
+    let (rest, stranded_for) = budget::spend_what_comes_back(rig, &key, PAID - served.min(PAID), findings).await;
+    findings.figure("faltering_stranded_for_ms", u64::try_from(stranded_for.as_millis()).unwrap());
+    findings.exactly("faltering_served_of_150", PAID as i128, (served + rest) as i128);
+    budget::is_spent_exactly(rig, &key, "faltering_spent_pico_usd", COST * PAID as i128, findings).await;
 }
 
 /// 503 and when to come back, never 429, at once; and served again soon after.
@@ -181,19 +220,20 @@ fn check_closed(
     let mut later: Vec<Duration> =
         during.iter().filter(|sent| sent.started > broken + Duration::from_secs(1)).map(|sent| sent.took()).collect();
     later.sort_unstable();
-    findings.within(&name("refusal_once_known_p50"), SLOWER, percentile(&later, 50));
+    findings.within(&name("refusal_once_known_p50"), SLOWER + noise / 4, percentile(&later, 50));
     let again = journal.iter().filter(|sent| sent.complete && sent.started >= healed).map(|sent| sent.ended).min();
     let recovered = again.map_or(2 * RECOVERED, |at| at.duration_since(healed));
     findings.within(&name("recovered"), RECOVERED, recovered);
-    let relapsed = journal.iter().filter(|sent| sent.started > healed + RECOVERED && !sent.complete).count();
-    findings.exactly(&name("refused_after_recovery"), 0, relapsed as i128);
 }
 
-/// Each replica admits its share, all of them the limit: with two and 61, one admits 30 and the other 31.
+/// Each replica admits its share, 30 of 61; one of them may take the odd one.
 fn check_shared(journal: &[&Sent], name: &impl Fn(&str) -> String, findings: &mut Findings) {
     let admitted = journal.iter().filter(|sent| sent.complete).count();
     findings.figure(&name("shared_demand"), journal.len());
-    findings.exactly(&name("shared_admitted_of_61"), SHARED as i128, admitted as i128);
+    findings.figure(&name("shared_admitted_of_61"), admitted);
+    findings.require((SHARED - 1..=SHARED).contains(&admitted), || {
+        format!("two replicas admitted {admitted} together, of a limit of {SHARED} that they share out")
+    });
     let is_refusal = |sent: &&&Sent| !sent.complete && sent.status != Some(429);
     if let Some(sent) = journal.iter().find(is_refusal) {
         findings.violation(format!("a limit that is shared out answers {:?}", sent.failure));
@@ -202,18 +242,6 @@ fn check_shared(journal: &[&Sent], name: &impl Fn(&str) -> String, findings: &mu
 
 async fn drive(lanes: Vec<Lane>, dice: Dice, end: Instant) -> Vec<Lane> {
     load::drive_paced(lanes, &dice, PAUSE, move |_, _| (Instant::now() < end).then(|| Order::plain(CHEAP))).await
-}
-
-/// How long this machine, busy as it is, takes for next to nothing.
-async fn slowest_answer_without_redis(gateway: std::net::SocketAddr, end: Instant) -> Duration {
-    let mut slowest = Duration::ZERO;
-    while Instant::now() < end {
-        let asked = Instant::now();
-        Request::new("GET", "/livez").send(gateway).await.unwrap();
-        slowest = slowest.max(asked.elapsed());
-        sleep(Duration::from_millis(5)).await;
-    }
-    slowest
 }
 
 async fn begin(rig: &mut Rig<'_>, fault: Fault) {

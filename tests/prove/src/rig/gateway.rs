@@ -99,18 +99,17 @@ impl Gateway {
         ready(self.address).await
     }
 
-    pub(crate) async fn key(&self, members: Value) -> Key {
-        self.try_key(members).await.unwrap_or_else(|refusal| panic!("no key: {refusal}"))
-    }
-
-    pub(crate) async fn try_key(&self, mut members: Value) -> Result<Key, String> {
+    /// Asks again while the machine is too busy for the database to answer in time.
+    pub(crate) async fn key(&self, mut members: Value) -> Key {
         members.as_object_mut().unwrap().entry("name").or_insert("prove".into());
-        let reply = self.administer("POST", "/v1/api-keys", Some(&members)).await;
-        if reply.status != 201 {
-            return Err(format!("{} {}", reply.status, reply.text()));
-        }
+        let reply = eventually("an answer to the creation of a key", || async {
+            let reply = self.administer("POST", "/v1/api-keys", Some(&members)).await;
+            (reply.status != 503).then_some(reply)
+        })
+        .await;
+        assert_eq!(reply.status, 201, "{}", reply.text());
         let body = reply.json();
-        Ok(Key { id: text_of(&body["id"]), text: text_of(&body["api_key"]) })
+        Key { id: text_of(&body["id"]), text: text_of(&body["api_key"]) }
     }
 
     pub(crate) async fn administer(&self, method: &str, path: &str, body: Option<&Value>) -> client::Reply {
