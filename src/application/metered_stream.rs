@@ -89,7 +89,7 @@ impl Drop for MeteredStream {
             return;
         }
         reading.meter.client_left();
-        drains.take(reading.to_end());
+        drains.take(reading.read_on());
     }
 }
 
@@ -151,7 +151,7 @@ impl Reading {
     }
 
     /// Reads on without a client, no further than what was reserved.
-    async fn to_end(mut self) {
+    async fn read_on(mut self) {
         while let Some(Ok(_)) = poll_fn(|context| self.poll_next(context)).await {
             if self.meter.exceeds_bound() {
                 return;

@@ -23,22 +23,37 @@ pub(super) struct PartialReply {
     reader: Box<dyn EventReader>,
     /// Who the reply says that it is.
     start: ChatEvent,
-    /// The answers that have begun, and whether they are finished.
-    choices: BTreeMap<u32, bool>,
+    /// The answers that have begun, and whether they are finished, in all that was read.
+    choices: Choices,
+    /// The same in what was sent.
+    sent: Choices,
 }
+
+type Choices = BTreeMap<u32, bool>;
 
 impl PartialReply {
     pub(super) fn new(counter: Arc<dyn TokenCounter>, encoding: Encoding, request: InboundRequest) -> Self {
         let reader = request.dialect.event_reader();
         // Until it has said so itself.
         let start = ChatEvent::Start { id: String::new(), created: 0, model: request.view.model.as_ref().to_owned() };
-        Self { counter, encoding, request, reader, start, choices: BTreeMap::new() }
+        Self { counter, encoding, request, reader, start, choices: Choices::new(), sent: Choices::new() }
     }
 
-    /// Tokens of the next part, in the client's dialect.
-    pub(super) async fn count(&mut self, frames: &[Bytes]) -> Result<u64, CountError> {
+    /// Tokens of the next part that was sent, in the client's dialect.
+    pub(super) async fn count_sent(&mut self, frames: &[Bytes]) -> Result<u64, CountError> {
+        let tokens = self.count_waiting(frames).await;
+        self.waiting_was_sent();
+        tokens
+    }
+
+    /// Tokens of the part that follows, and may be sent or not.
+    pub(super) async fn count_waiting(&mut self, frames: &[Bytes]) -> Result<u64, CountError> {
         let text = self.read(frames).map_err(|error| CountError(Box::new(error)))?;
         self.counter.count(self.encoding, text.into()).await
+    }
+
+    pub(super) fn waiting_was_sent(&mut self) {
+        self.sent.clone_from(&self.choices);
     }
 
     fn read(&mut self, frames: &[Bytes]) -> Result<String, ProviderError> {
@@ -86,11 +101,11 @@ impl PartialReply {
         // The writer has to know what the client has seen already, and must not write it again.
         let mut seen = BytesMut::new();
         writer.write(&self.start, &mut seen);
-        for choice in self.choices.keys() {
+        for choice in self.sent.keys() {
             writer.write(&ChatEvent::Text { choice: *choice, text: String::new() }, &mut seen);
         }
         let mut bytes = BytesMut::new();
-        let is_finished = |choice: u32| self.choices.get(&choice).is_some_and(|is_finished| *is_finished);
+        let is_finished = |choice: u32| self.sent.get(&choice).is_some_and(|is_finished| *is_finished);
         for choice in (0..view.choices).filter(|choice| !is_finished(*choice)) {
             writer.write(&ChatEvent::Finish { choice, reason: FinishReason::Length }, &mut bytes);
         }

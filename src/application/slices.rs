@@ -46,6 +46,8 @@ pub(super) struct Slices {
     /// The rest itself.
     kept: Vec<Bytes>,
     kept_bytes: usize,
+    /// Tokens of the frame that waits to be sent, if they were counted.
+    waiting: Option<u64>,
     is_refused: bool,
     asking: Option<ToppingUp>,
     counting: Option<BoxFuture<'static, Counted>>,
@@ -54,10 +56,18 @@ pub(super) struct Slices {
 }
 
 struct Counted {
+    part: Part,
     reply: Box<PartialReply>,
     tokens: Result<u64, CountError>,
     /// What the tokens were counted as before.
     bytes: u64,
+}
+
+/// What of a reply is counted.
+#[derive(Clone, Copy)]
+enum Part {
+    Sent,
+    Waiting,
 }
 
 /// What becomes of the next frame.
@@ -80,6 +90,7 @@ impl Slices {
             is_exact: true,
             kept: Vec::new(),
             kept_bytes: 0,
+            waiting: None,
             is_refused: false,
             asking: None,
             counting: None,
@@ -99,16 +110,21 @@ impl Slices {
             return true;
         }
         let counted = self.counting.as_mut().map(|counting| counting.poll_unpin(context));
-        if let Some(Poll::Ready(Counted { reply, tokens, bytes })) = counted {
+        if let Some(Poll::Ready(Counted { part, reply, tokens, bytes })) = counted {
             self.counting = None;
             self.reply = Some(reply);
-            self.uncounted = self.uncounted.saturating_sub(bytes);
             self.is_exact &= tokens.is_ok();
             let tokens = tokens.unwrap_or_else(|error| {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a part of a reply could not be counted");
                 bytes
             });
-            self.counted = self.counted.saturating_add(tokens);
+            match part {
+                Part::Sent => {
+                    self.uncounted = self.uncounted.saturating_sub(bytes);
+                    self.counted = self.counted.saturating_add(tokens);
+                }
+                Part::Waiting => self.waiting = Some(tokens),
+            }
             return true;
         }
         false
@@ -133,14 +149,18 @@ impl Slices {
             self.ask(used, meter);
             return if self.held >= self.whole { Verdict::Send } else { Verdict::Wait };
         }
-        if used.saturating_add(MARGIN) <= self.held {
+        let tokens = self.waiting.unwrap_or(bytes);
+        if self.used().saturating_add(tokens).saturating_add(MARGIN) <= self.held {
             return Verdict::Send;
         }
         if self.uncounted > 0 {
-            self.count();
-            return Verdict::Wait;
+            self.count_sent();
+        } else if self.waiting.is_none() {
+            self.count(Part::Waiting, vec![frame.bytes.clone()], bytes);
+        } else {
+            return Verdict::Over;
         }
-        Verdict::Over
+        Verdict::Wait
     }
 
     pub(super) fn sent(&mut self, frame: &Frame, meter: &mut Meter) {
@@ -148,11 +168,16 @@ impl Slices {
             (self.kept, self.kept_bytes) = (Vec::new(), 0);
             return;
         }
+        if let (Some(tokens), Some(reply)) = (self.waiting.take(), &mut self.reply) {
+            self.counted = self.counted.saturating_add(tokens);
+            reply.waiting_was_sent();
+            return;
+        }
         self.uncounted = self.uncounted.saturating_add(frame.facts.output_bytes);
         self.kept_bytes = self.kept_bytes.saturating_add(frame.bytes.len());
         self.kept.push(frame.bytes.clone());
         if self.kept_bytes > MOST_KEPT_BYTES {
-            self.count();
+            self.count_sent();
         }
         if !self.is_refused && self.used().saturating_add(SLICE / 2) >= self.held {
             self.ask(self.held.saturating_add(1), meter);
@@ -183,13 +208,22 @@ impl Slices {
         }
     }
 
-    fn count(&mut self) {
+    fn count_sent(&mut self) {
+        if self.reply.is_some() {
+            let frames = std::mem::take(&mut self.kept);
+            self.kept_bytes = 0;
+            self.count(Part::Sent, frames, self.uncounted);
+        }
+    }
+
+    fn count(&mut self, part: Part, frames: Vec<Bytes>, bytes: u64) {
         let Some(mut reply) = self.reply.take() else { return };
-        let (frames, bytes) = (std::mem::take(&mut self.kept), self.uncounted);
-        self.kept_bytes = 0;
         self.counting = Some(Box::pin(async move {
-            let tokens = reply.count(&frames).await;
-            Counted { reply, tokens, bytes }
+            let tokens = match part {
+                Part::Sent => reply.count_sent(&frames).await,
+                Part::Waiting => reply.count_waiting(&frames).await,
+            };
+            Counted { part, reply, tokens, bytes }
         }));
     }
 }

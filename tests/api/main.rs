@@ -40,6 +40,8 @@ mod providers;
 #[cfg(test)]
 mod secrecy;
 #[cfg(test)]
+mod slices;
+#[cfg(test)]
 mod spool_full;
 #[cfg(test)]
 mod stream;

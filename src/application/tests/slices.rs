@@ -206,6 +206,16 @@ fn a_client_that_leaves_at_any_await_of_a_slice_leaves_nothing_held() {
     }
 }
 
+#[test]
+fn a_frame_of_many_bytes_and_few_tokens_is_sent_where_it_fits() {
+    let budget = PROMPT + (SLICE + 1000) * TOKEN;
+    let world = world(budget, [Step::Stream(stream(&[12_000, 3_000, 1_000]))]);
+    let sent = read(&world, budget, SQUEEZED, 4);
+    assert_eq!(sent.bytes, 15_000, "3750 tokens; 250 more are not to be had");
+    assert!(sent.ending.is_some());
+    assert_eq!(world.journal.rows()[0].usage.output, 3_750);
+}
+
 fn sizes() -> impl Strategy<Value = Vec<usize>> {
     let size = |range: Range<usize>| prop::collection::vec(range, 0..60);
     prop_oneof![size(0..50), size(0..1200), size(0..9000)]
