@@ -36,6 +36,15 @@ fn assert_exhausted(response: &Response, scope: &str) {
     assert_eq!(response.retry_after(), None);
 }
 
+/// A busy machine may miss the deadline of Redis: then a process has spent out of a grant of its own, and said so, and others
+/// find less than the whole budget. More is never admitted.
+fn is_disturbed(responses: &[Response], pays_for: usize) -> bool {
+    let admitted: Vec<_> = responses.iter().filter(|response| response.status == 200).collect();
+    let is_degraded = admitted.iter().any(|response| response.header("x-ai4free-degraded").is_some());
+    assert!(admitted.len() == pays_for || is_degraded && admitted.len() < pays_for, "{}", admitted.len());
+    is_degraded
+}
+
 /// Settled, reserved and remaining, once nothing runs.
 async fn standing(gateway: &Gateway, key: &Key, requests: u64) -> [String; 3] {
     let usage = gateway.usage_of(key, requests).await;
@@ -112,8 +121,9 @@ async fn a_budget_admits_exactly_what_it_pays_for_of_many_at_once() {
     let key = gateway.key_with(budget("0.00001")).await;
     let request = echo(&key);
     let responses = join_all((0..20).map(|_| gateway.send(&request))).await;
-    let admitted = responses.iter().filter(|response| response.status == 200).count();
-    assert_eq!(admitted, 2);
+    if is_disturbed(&responses, 2) {
+        return gateway.stop().await;
+    }
     for refused in responses.iter().filter(|response| response.status != 200) {
         assert_exhausted(refused, "key");
     }
@@ -137,9 +147,9 @@ async fn two_processes_spend_one_budget_together() {
     let key = first.key_with(budget("0.00004")).await;
     let request = echo(&key);
     let responses = join_all((0..40).map(|number| [&first, &second][number % 2].send(&request))).await;
-    let admitted = responses.iter().filter(|response| response.status == 200).count();
-    assert_eq!(admitted, 10);
-    assert_eq!(standing(&second, &key, 10).await, ["0.00004", "0", "0"]);
+    if !is_disturbed(&responses, 10) {
+        assert_eq!(standing(&second, &key, 10).await, ["0.00004", "0", "0"]);
+    }
     second.stop().await;
     first.stop().await;
 }
