@@ -2,7 +2,7 @@
 //!
 //! What was received counts as one token a byte, which it can't exceed. When half of the last slice is left, another is asked
 //! for, while the stream goes on; nothing is sent that is not held. Once a slice has been refused, what was received is
-//! counted by the tokenizer instead, and when what is held is used up all the same, the reply is ended as at its cap.
+//! counted by the tokenizer instead, then the frame that waits; when that does not fit either, the reply is ended as at its cap.
 //!
 //! ```text
 //! roomy ── half used ──▶ asking ── granted ──▶ roomy … until the whole cap is held

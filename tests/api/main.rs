@@ -23,6 +23,8 @@ mod disconnect;
 #[cfg(test)]
 mod docs;
 #[cfg(test)]
+mod drain;
+#[cfg(test)]
 mod errors;
 #[cfg(test)]
 mod images;
