@@ -172,6 +172,26 @@ fn a_limiter_that_is_down_at_a_slice_ends_the_reply_as_a_refusal_does() {
 }
 
 #[test]
+fn a_slice_out_of_another_holders_grant_is_given_back_and_ends_the_reply() {
+    let budget = TOKEN * 1_000_000;
+    let world = world(budget, [Step::Stream(stream(&[500; 40]))]);
+    run(async {
+        let Answer::Stream { mut frames, .. } = world.send(SLICED).await.unwrap() else { panic!("no stream") };
+        frames.next().await.unwrap().unwrap();
+        world.limiter.money(|money| money.forget(money.holder()));
+        while let Some(frame) = frames.next().await {
+            frame.unwrap();
+        }
+    });
+    let row = world.journal.rows().pop().unwrap();
+    assert_eq!((row.error.as_deref(), row.usage.output), (Some("output_ceiling"), 3500));
+    assert_eq!(row.spending.len(), 1, "one row is charged to one holder");
+    assert_eq!(world.limiter.outstanding(), 0);
+    let slice = world.limiter.leases().into_iter().find(|(number, ..)| *number == 1);
+    assert_eq!(slice.map(|(_, claimed, settled)| (i128::from(claimed), settled)), Some((SLICE * TOKEN, 0)));
+}
+
+#[test]
 fn a_rate_of_tokens_is_topped_up_too_and_requests_are_not() {
     let mut world = World::new(vec![Step::Stream(stream(&[500; 10]))]);
     world.key.limits.tokens_per_minute = Some(10_000);
