@@ -43,6 +43,8 @@ use crate::{
 
 /// For the workers, after the last response has ended: settlements to Redis, usage to the ledger.
 const END_OF_WORKERS: Duration = Duration::from_secs(13);
+/// For what outlives its request, after it has been told to end.
+const END_OF_TASKS: Duration = Duration::from_secs(2);
 /// Before a database that is away at the start is tried again.
 const RETRY_DATABASE: Duration = Duration::from_secs(1);
 /// For another process, whose limits exclude ours, to end: a restart overlaps.
@@ -79,6 +81,8 @@ struct Gateway {
     admin: Option<App>,
     readiness: Arc<Readiness>,
     workers: Workers,
+    /// What outlives the request that began it.
+    tasks: Arc<TokioSpawner>,
     /// The workers that need the database; run once it is ready.
     ledger: Arc<dyn UsageLedger>,
     drainer: Drainer,
@@ -118,17 +122,10 @@ impl Gateway {
             move || cut.is_cancelled()
         }));
         let spawner = Arc::new(TokioSpawner::new(Handle::current()));
-        workers.run("background tasks", {
-            let (spawner, end) = (spawner.clone(), end.clone());
-            async move {
-                end.cancelled().await;
-                spawner.join().await;
-            }
-        });
         let (enforced, share) = (limiter.limiter.clone(), limiter.process_share);
         let grants = Arc::new(Grants::new(enforced.clone(), ledger.clone(), spawner.clone(), spawner.clone(), share));
         limiter.give_back_surplus(grants.clone(), &end, &mut workers);
-        let drains = Arc::new(Drains::new(spawner.clone(), spawner, cut.clone().cancelled_owned()));
+        let drains = Arc::new(Drains::new(spawner.clone(), spawner.clone(), cut.clone().cancelled_owned()));
         let calendar = calendar();
         let reserver = Arc::new(Reserver::new(enforced.clone(), grants, calendar.clone(), clock.clone()));
         let inference = Arc::new(Inference {
@@ -201,6 +198,7 @@ impl Gateway {
             admin,
             readiness,
             workers,
+            tasks: spawner,
             ledger,
             drainer,
             feed: Some(feed),
@@ -272,6 +270,9 @@ impl Gateway {
             () = now.cancelled() => self.server.cut.cancel(),
         }
         drop(serving);
+        // Streams that are read to their end without their client end here, and are settled before the last events are drained.
+        self.server.cut.cancel();
+        let _ = tokio::time::timeout(END_OF_TASKS, self.tasks.join()).await;
         self.end.cancel();
         self.workers.join(END_OF_WORKERS).await;
         if let Some(lock) = lock {
