@@ -52,7 +52,10 @@ async fn a_vendors_model_that_is_not_listed_shows_its_prices_and_tiers() {
     let gateway = Gateway::before(&upstream).await;
     let pricing = gateway.send(&get("/v1/models/openai/gpt-6-sol")).await.success()["pricing"].clone();
     assert_eq!((&pricing["input"], &pricing["cache_write"]), (&json!("2"), &json!("2.5")));
-    assert_eq!((&pricing["tiers"][0]["above_input_tokens"], &pricing["tiers"][0]["output"]), (&json!(272_000), &json!("15")));
+    assert_eq!(
+        (&pricing["tiers"][0]["above_input_tokens"], &pricing["tiers"][0]["output"]),
+        (&json!(272_000), &json!("15"))
+    );
     let audio = gateway.send(&get("/v1/models/openai/gpt-audio")).await.success()["pricing"].clone();
     assert_eq!((&audio["audio_output"], &audio["tiers"]), (&json!("64"), &json!(null)));
     let listed = gateway.send(&get("/v1/models")).await.success();
