@@ -69,23 +69,27 @@ pub(crate) async fn spent(rig: &Rig<'_>, key: &Key) -> i128 {
     total_pico(events.iter().filter(|event| event.key == key.id))
 }
 
-/// The whole budget is spent, and nothing more; else who was granted what, and who has spent it.
+/// The whole budget is spent, and nothing more.
 pub(crate) async fn is_spent_exactly(rig: &Rig<'_>, key: &Key, name: &str, budget: i128, findings: &mut Findings) {
     let spent = spent(rig, key).await;
     findings.exactly(name, budget, spent);
-    if spent == budget {
-        return;
+    if spent != budget {
+        who_spent_what(rig, key, findings).await;
     }
+}
+
+/// For who has to find out why: what each holder was granted, and has spent, and how requests were decided.
+pub(crate) async fn who_spent_what(rig: &Rig<'_>, key: &Key, findings: &mut Findings) {
     let mut session = rig.session().await;
     let grants = format!(
         "SELECT holder, granted_micro, settled_micro, closed FROM budget_window WHERE scope LIKE '%{}%' ORDER BY 1",
         key.id
     );
     let spending = format!(
-        "SELECT spending, count(*), sum(cost_pico) FROM usage_event WHERE key_id = '{}' GROUP BY 1 ORDER BY 1",
+        "SELECT spending, count(*), sum(cost_pico) / 1000000 FROM usage_event WHERE key_id = '{}' GROUP BY 1 ORDER BY 1",
         key.id
     );
-    for (what, statement) in [("granted, settled, closed", grants), ("events, pico-USD", spending)] {
+    for (what, statement) in [("granted, settled, closed", grants), ("events, micro-USD", spending)] {
         let rows = session.query(&statement).await.unwrap();
         let rows =
             rows.into_iter().map(|row| row.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>().join(" "));

@@ -56,15 +56,15 @@ impl Noise {
 }
 
 /// By how much the 99th percentile of a typical second (the median over seconds, so that one hiccup does not decide) has grown
-/// from one time to another, beyond what noise has grown by.
+/// from one time to another, beyond what next to nothing takes in the same seconds.
 pub(crate) fn added_p99(
     measured: &[Measured],
     noise: &[Measured],
     before: (Instant, Instant),
     during: (Instant, Instant),
 ) -> Duration {
-    let grown = |measured| typical_p99(measured, during).saturating_sub(typical_p99(measured, before));
-    grown(measured).saturating_sub(grown(noise))
+    let grown = typical_p99(measured, during).saturating_sub(typical_p99(measured, before));
+    grown.saturating_sub(typical_p99(noise, during))
 }
 
 fn typical_p99(measured: &[Measured], (from, to): (Instant, Instant)) -> Duration {

@@ -37,8 +37,7 @@ async fn prove(stage: Stage<'_>) -> Findings {
     let dice = stage.dice();
     let is_full = stage.is_full();
     let services = stage.services;
-    // The signal is ignored, so that a write fails instead of the process.
-    let script = format!("trap '' XFSZ; ulimit -f {BLOCKS}; exec \"$@\"");
+    let script = format!("ulimit -f {BLOCKS}; exec \"$@\"");
     let launcher = Launcher { words: ["sh", "-c", &script, "sh"].map(str::to_owned).into() };
     let limited = services.rig().without_redis().launchers(vec![launcher]).start().await;
     fill(limited, "file_limit", 2_800, &dice, &mut findings).await;
