@@ -14,6 +14,7 @@ use crate::{
     rig::{
         Rig,
         catalogue::{CHEAP, Usage},
+        chaos::Mode,
         dice::Dice,
     },
     upstream::Script,
@@ -27,6 +28,8 @@ pub(super) const PROMISE: Promise = Promise {
 };
 
 const CLIENTS: usize = 200;
+/// There and back, it is a little less than the 120 ms after which replicas decide by themselves.
+const ALMOST_TOO_LATE: Duration = Duration::from_millis(45);
 /// The most that a request of this proof may produce.
 const CAP: u64 = 300;
 const SETTINGS: &str = "
@@ -46,7 +49,10 @@ async fn prove(stage: Stage<'_>) -> Findings {
         let amount = COST * paid as i128 + COST / 2;
         let window = *fate.pick(windows());
         let key = rig.gateways[0].key(json!({"budget": {"amount_usd": usd(amount), "window": window}})).await;
+        // In every other round Redis answers in just about the time that a request waits for it.
+        rig.to_redis.set(if round % 2 == 1 { Mode::Latency(ALMOST_TOO_LATE) } else { Mode::Pass });
         let lanes = budget::spend(Lane::sharing(&key, &rig, CLIENTS), &dice.split(round), 400).await;
+        rig.to_redis.set(Mode::Pass);
         let journal = load::journal(&lanes);
         let mut admitted = budget::count_served(&journal, &mut findings);
         if !budget::was_shared(&journal) {
