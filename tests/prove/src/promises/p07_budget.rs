@@ -28,7 +28,7 @@ pub(super) const PROMISE: Promise = Promise {
 };
 
 const CLIENTS: usize = 200;
-/// There and back, it is a little less than the 120 ms after which replicas decide by themselves.
+/// There and back, it is a little less than the 130 ms after which replicas decide by themselves.
 const ALMOST_TOO_LATE: Duration = Duration::from_millis(45);
 /// The most that a request of this proof may produce.
 const CAP: u64 = 300;
