@@ -3,6 +3,7 @@
 //! [`serve`] is the gateway itself, [`administration()`] what the command line's verbs work with.
 
 mod administration;
+mod dead_replicas;
 mod gateway;
 mod limiter;
 mod retention;

@@ -20,6 +20,15 @@ pub struct Checkpoint {
     pub cost: crate::money::PicoUsd,
 }
 
+/// What a journal can tell of a request whose process is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The events that it was charged. None: it was never sent.
+    Charged(Vec<UsageEvent>),
+    /// Nobody will ever know: the records that may have told were deleted.
+    Unknown,
+}
+
 /// Synchronous on purpose: each call is one `write(2)` of a small record, which survives `kill -9`, so that it can be made
 /// from `Drop` and before the last byte is released to a client. Contract: `ai4free_contract::usage_journal`.
 ///

@@ -3,7 +3,10 @@
 use std::{fs, future::Future, sync::Arc, time::Duration};
 
 use ai4free_local::{OsSecrets, SwappableCatalogue, SystemClock, UuidV7Ids};
-use ai4free_ports::{runtime::Clock, usage_ledger::UsageLedger};
+use ai4free_ports::{
+    runtime::{Clock, IdSource},
+    usage_ledger::UsageLedger,
+};
 pub use ai4free_sql::MigrationStatus as SchemaStatus;
 use ai4free_sql::{Database, LimiterModeError, SqlKeyStore, SqlUsageLedger};
 use anyhow::Context;
@@ -185,7 +188,8 @@ async fn redis_answers(settings: &Settings, redis: &Redis) -> anyhow::Result<Str
     let (end, mut workers) = (CancellationToken::new(), Workers::default());
     let ids = UuidV7Ids::new(Arc::new(SystemClock::new()), Arc::new(OsSecrets));
     let ledger: Arc<dyn UsageLedger> = Arc::new(SqlUsageLedger::new(Base::open(settings).await?.database));
-    let limiter = connect_redis(redis, &ids, &ledger, &end, &mut workers)?;
+    let name = format!("doctor.{}", ids.request_id().0.as_simple());
+    let limiter = connect_redis(redis, &name, &ledger, &end, &mut workers)?;
     let up = async {
         while !limiter.is_up() {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -106,8 +106,8 @@ impl Gateway {
         let opened = SpoolJournal::open(&settings.usage.spool_dir, spool_options(&settings.usage), &clock, &*ids);
         let (journal, drainer) = opened.context("can't open the usage journal")?;
         let (store, feed) = CachedKeyStore::new(Arc::new(SqlKeyStore::new(base.database.clone())), clock.clone());
-        let parts = LimiterParts { ids: &*ids, clock: &clock, ledger: &ledger, holder: journal.holder() };
-        let limiter = Limiter::connect(settings, parts, &end, &mut workers)?;
+        let parts = LimiterParts { ids: &*ids, clock: &clock, ledger: &ledger, journal: &journal };
+        let limiter = Limiter::connect(settings, &parts, &end, &mut workers)?;
         let drainer = match limiter.shared.as_ref().map(|shared| shared.redis.clone()) {
             Some(redis) => drainer.with_epochs(move || redis.epoch()),
             None => drainer,
@@ -441,11 +441,21 @@ fn register_figures(telemetry: &Telemetry, readiness: &Arc<Readiness>) -> anyhow
         let read = move || i64::try_from(figure(&readiness)).unwrap_or(i64::MAX);
         telemetry.metrics.register_gauge(name, help, Box::new(read))?;
     }
-    let (name, help) = (
-        "ai4free_degraded_reservations_total",
-        "Requests that were admitted by the policies of their limits while the shared limiter was away.",
-    );
-    let readiness = readiness.clone();
-    telemetry.metrics.register_counter(name, help, Box::new(move || readiness.limiter.degraded_reservations()))?;
+    let counters: [(&str, &str, Figure); 2] = [
+        (
+            "ai4free_degraded_reservations_total",
+            "Requests that were admitted by the policies of their limits while the shared limiter was away.",
+            |at| at.limiter.degraded_reservations(),
+        ),
+        (
+            "ai4free_leases_reaped_total",
+            "Reservations of money that were given up because the process that held them died.",
+            |at| at.limiter.given_up_leases(),
+        ),
+    ];
+    for (name, help, figure) in counters {
+        let readiness = readiness.clone();
+        telemetry.metrics.register_counter(name, help, Box::new(move || figure(&readiness)))?;
+    }
     Ok(())
 }

@@ -1,14 +1,9 @@
 //! Where limits are counted: in this process, or in Redis with this process to fall back on.
 
-use std::{
-    process,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use ai4free_local::{FallbackLimiter, MemoryRateLimiter, ReplicaShare};
+use ai4free_local::{FallbackLimiter, MemoryRateLimiter, ReplicaShare, SpoolJournal};
 use ai4free_ports::{
-    budget::Holder,
     rate_limiter::RateLimiter,
     runtime::{Clock, IdSource},
     usage_ledger::UsageLedger,
@@ -16,6 +11,7 @@ use ai4free_ports::{
 use ai4free_redis::{RedisOptions, RedisRateLimiter};
 use tokio_util::sync::CancellationToken;
 
+use super::dead_replicas;
 use crate::{
     application::grants::Grants,
     config::{Settings, redis::Redis},
@@ -35,8 +31,8 @@ pub(super) struct LimiterParts<'a> {
     pub(super) clock: &'a Arc<dyn Clock>,
     /// Says which epoch of Redis it is.
     pub(super) ledger: &'a Arc<dyn UsageLedger>,
-    /// As whom this process spends by itself.
-    pub(super) holder: Arc<OnceLock<Holder>>,
+    /// Says as whom this process spends by itself, and what earlier ones did.
+    pub(super) journal: &'a Arc<SpoolJournal>,
 }
 
 pub(super) struct Limiter {
@@ -55,15 +51,23 @@ pub(super) struct Shared {
 impl Limiter {
     pub(super) fn connect(
         settings: &Settings,
-        parts: LimiterParts<'_>,
+        parts: &LimiterParts<'_>,
         end: &CancellationToken,
         workers: &mut Workers,
     ) -> anyhow::Result<Self> {
-        let memory = MemoryRateLimiter::new(parts.clock.clone(), parts.holder);
+        let memory = MemoryRateLimiter::new(parts.clock.clone(), parts.journal.holder());
         let Some(redis) = &settings.redis else {
             return Ok(Self { limiter: Arc::new(memory), shared: None, process_share: 1 });
         };
-        let redis = connect_redis(redis, parts.ids, parts.ledger, end, workers)?;
+        let name = dead_replicas::name(parts.journal.spool(), parts.ids.request_id().0);
+        let redis = connect_redis(redis, &name, parts.ledger, end, workers)?;
+        workers.run("dead replicas", {
+            let settle = dead_replicas::settle_for_ever(redis.clone(), parts.journal.clone());
+            let end = end.clone();
+            async move {
+                Box::pin(end.run_until_cancelled(settle)).await;
+            }
+        });
         let replicas = settings.cluster.replicas;
         let share = ReplicaShare { replicas, index: None };
         let fallback = Arc::new(FallbackLimiter::new(redis.clone(), Arc::new(memory), share));
@@ -103,22 +107,24 @@ impl Limiter {
             .is_none_or(|Shared { redis, .. }| redis.epoch().is_some() && redis.money_closed_reason().is_none())
     }
 
+    pub(super) fn given_up_leases(&self) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| shared.redis.given_up_leases())
+    }
+
     pub(super) fn degraded_reservations(&self) -> u64 {
         self.shared.as_ref().map_or(0, |shared| shared.fallback.degraded_reservations())
     }
 }
 
-/// Nothing is connected yet: the worker does it.
+/// Nothing is connected yet: the worker does it. `replica`: a new name for each life of the process.
 pub(super) fn connect_redis(
     redis: &Redis,
-    ids: &dyn IdSource,
+    replica: &str,
     ledger: &Arc<dyn UsageLedger>,
     end: &CancellationToken,
     workers: &mut Workers,
 ) -> anyhow::Result<Arc<RedisRateLimiter>> {
-    // A new name for each life of the process: what an earlier one left behind is not ours.
-    let replica = format!("{}-{}", process::id(), ids.request_id().0.as_simple());
-    let options = RedisOptions::new(redis.url.expose(), &replica)?.prefix(&redis.prefix)?;
+    let options = RedisOptions::new(redis.url.expose(), replica)?.prefix(&redis.prefix)?;
     let (limiter, worker) = RedisRateLimiter::connect(&options, ledger.clone(), end.clone());
     workers.run("limiter", worker);
     Ok(limiter)

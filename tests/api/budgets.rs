@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Gateway, Key, MockUpstream, Reply, Request, Response, chat, completion, delete, eventually, gateway::EVERYWHERE,
-    get, patch, post, stores::allow_replicas,
+    Gateway, Key, MockUpstream, Reply, Request, Response, chat, chunk, completion, delete, eventually,
+    gateway::EVERYWHERE, get, patch, post, stores::allow_replicas, streamed_chat,
 };
 
 /// "Hello!" is 2 tokens in and out, and `local/echo` costs a dollar a million.
@@ -367,5 +367,61 @@ async fn the_command_line_sets_budgets_verifies_the_ledger_and_charges_again() {
     let (code, verified) = gateway.command("ledger verify");
     assert_eq!((code, &verified["differences"], &verified["events"]), (Some(0), &json!([]), &json!(2)), "{verified}");
     assert_eq!(gateway.command("ledger reprice --model nothing").0, Some(2));
+    gateway.stop().await;
+}
+
+/// Nothing of what it reserved is lost to the budget, and nothing is spent twice.
+#[tokio::test]
+async fn after_a_crash_with_requests_in_flight_the_rest_of_a_budget_can_be_spent_to_the_last_claim() {
+    let upstream = MockUpstream::start().await;
+    let mut gateway = Gateway::before(&upstream).await;
+    let key = gateway.key_with(json!({"budget": {"amount_usd": "0.003", "window": "day"}})).await;
+    upstream.answer(Reply::json(&completion("ok")));
+    let mut body = chat("gpt-4o");
+    body["max_tokens"] = json!(12);
+    let request = post("/v1/chat/completions", &body).key(&key.text);
+    gateway.send(&request).await.success();
+    // Of two nothing is received: they are charged all that was reserved. Two streams are charged what came before a checkpoint.
+    let mut stream = streamed_chat("gpt-4o");
+    stream["max_tokens"] = json!(70);
+    let stream = post("/v1/chat/completions", &stream).key(&key.text);
+    let begun = (0..64).fold(Reply::stream(), |reply, _| reply.piece(&chunk("a "))).piece(&chunk("end"));
+    let (mut connections, mut streams) = (Vec::new(), Vec::new());
+    for round in 1..=2 {
+        upstream.answer(Reply::stream().then_hang());
+        connections.push(request.start(gateway.address).await);
+        eventually("the request", || async { (upstream.requests().len() == 2 * round).then_some(()) }).await;
+        upstream.answer(begun.clone().then_hang());
+        let mut exchange = gateway.open(&stream).await;
+        exchange.until("end").await;
+        streams.push(exchange);
+    }
+    gateway.crash();
+    drop((connections, streams));
+
+    gateway = gateway.again().await;
+    let usage = gateway.usage_of(&key, 5).await;
+    let spent = picodollars(usage["total_cost"].as_str().unwrap());
+    let budget = eventually("the end of all reservations", || async {
+        let budget = gateway.usage(&key).await["budget"].clone();
+        (budget["reserved"] == "0" && picodollars(budget["settled"].as_str().unwrap()) == spent).then_some(budget)
+    })
+    .await;
+    let remaining = picodollars(budget["remaining"].as_str().unwrap());
+    assert_eq!(remaining + spent, picodollars("0.003"), "{budget}");
+
+    let claims = usize::try_from(remaining / picodollars(COST)).unwrap();
+    let cheap = echo(&key);
+    let mut admitted = 0;
+    loop {
+        let responses = join_all((0..8).map(|_| gateway.send(&cheap))).await;
+        let served = responses.iter().filter(|response| response.status == 200).count();
+        admitted += served;
+        if served == 0 {
+            break;
+        }
+    }
+    assert_eq!(admitted, claims);
+    assert_exhausted(&gateway.send(&cheap).await, "key");
     gateway.stop().await;
 }

@@ -23,6 +23,8 @@ const PART: usize = 64;
 pub(crate) async fn run(connections: &Connections, keys: &Keys, open: &OpenLeases, shutdown: &CancellationToken) {
     let mut beats = interval(BEAT_EVERY);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Nothing is held before the others know of this replica, or nobody would miss it.
+    shutdown.run_until_cancelled(connections.connected()).await;
     let mut count = 0_u32;
     loop {
         tokio::select! {
@@ -51,7 +53,9 @@ pub(crate) async fn beat(connections: &Connections, keys: &Keys, open: &OpenLeas
     for (index, part) in parts.into_iter().enumerate() {
         let arguments = || {
             let mut arguments = keys.arguments("H");
+            arguments.keys.push(keys.replicas.clone());
             arguments.values.push(if index == last { "1" } else { "0" }.into());
+            arguments.values.push((&*keys.replica).into());
             for (lease, key) in part {
                 arguments.keys.push(key.clone());
                 arguments.values.push(keys::lease(*lease).into());

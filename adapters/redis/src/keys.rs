@@ -3,9 +3,12 @@ use std::fmt::Write;
 use ai4free_ports::{
     budget::{Epoch, MoneyWindow},
     rate_limiter::{Claim, LeaseId, LimitKind, Scope},
+    request::RequestId,
+    runtime::Timestamp,
 };
 use fred::types::Key;
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use crate::script::Arguments;
 
@@ -19,20 +22,32 @@ const LONGEST_ID: usize = 128;
 pub(crate) struct Keys {
     /// `{prefix}:layout:`
     start: Box<str>,
+    /// The name of this replica.
+    pub(crate) replica: Box<str>,
     /// Leases of this replica.
     pub(crate) leases: Key,
     /// The latest second that any replica saw.
     pub(crate) clock: Key,
     /// The epoch that the data belongs to.
     epoch: Key,
+    /// All replicas, by their last heartbeat.
+    pub(crate) replicas: Key,
+    /// The replicas of which leases were given up, by when that was.
+    pub(crate) given_up: Key,
 }
 
 impl Keys {
     pub(crate) fn new(prefix: &str, replica: &str) -> Self {
         let start = format!("{{{prefix}}}:{LAYOUT}:");
-        let leases = format!("{start}l:{replica}").into();
-        let (clock, epoch) = (format!("{start}t").into(), format!("{start}e").into());
-        Self { start: start.into(), leases, clock, epoch }
+        let key = |name: &str| Key::from(format!("{start}{name}"));
+        let leases = key(&format!("l:{replica}"));
+        let (clock, epoch, replicas, given_up) = (key("t"), key("e"), key("reps"), key("gone"));
+        Self { start: start.into(), replica: replica.into(), leases, clock, epoch, replicas, given_up }
+    }
+
+    /// Leases of another replica.
+    pub(crate) fn leases_of(&self, replica: &str) -> Key {
+        format!("{}l:{replica}", self.start).into()
     }
 
     /// What every call of an operation of the script begins with.
@@ -54,13 +69,24 @@ impl Keys {
 
     /// What a budget has seen in a window, in one epoch.
     pub(crate) fn budget(&self, epoch: Epoch, of: &Scope, window: &MoneyWindow) -> Key {
-        format!("{}m:{}:{}:{}", self.start, epoch.0, scope(of), window.start.0).into()
+        self.budget_from(epoch, of, window.start)
+    }
+
+    /// The same, of the window that starts then.
+    pub(crate) fn budget_from(&self, epoch: Epoch, of: &Scope, start: Timestamp) -> Key {
+        format!("{}m:{}:{}:{}", self.start, epoch.0, scope(of), start.0).into()
     }
 }
 
 /// The field of a lease.
 pub(crate) fn lease(id: LeaseId) -> String {
     format!("{}.{}", id.request.0.as_simple(), id.number)
+}
+
+/// The lease of a field. `None`: the field is not one.
+pub(crate) fn parse_lease(field: &str) -> Option<LeaseId> {
+    let (request, number) = field.split_once('.')?;
+    Some(LeaseId { request: RequestId(Uuid::parse_str(request).ok()?), number: number.parse().ok()? })
 }
 
 fn scope(scope: &Scope) -> String {
@@ -90,7 +116,9 @@ mod tests {
             key.as_str().unwrap().to_owned()
         };
         assert_eq!(keys.leases.as_str(), Some("{a4f}:0:l:pod-1"));
+        assert_eq!(keys.leases_of("pod-2").as_str(), Some("{a4f}:0:l:pod-2"));
         assert_eq!(keys.clock.as_str(), Some("{a4f}:0:t"));
+        assert_eq!([&keys.replicas, &keys.given_up].map(Key::as_str), [Some("{a4f}:0:reps"), Some("{a4f}:0:gone")]);
         assert_eq!(name(Scope::Gateway, LimitKind::Requests), "{a4f}:0:w:requests:gateway:");
         assert_eq!(name(Scope::User("u:1".into()), LimitKind::Tokens), "{a4f}:0:w:tokens:user:u:1");
         assert_eq!(name(Scope::Model("m".into()), LimitKind::Concurrency), "{a4f}:0:c:model:m");
@@ -100,5 +128,14 @@ mod tests {
         );
         let budget = keys.budget(Epoch(17), &Scope::User("u:1".into()), &MoneyWindow::TOTAL);
         assert_eq!(budget.as_str(), Some("{a4f}:0:m:17:user:u:1:0"));
+    }
+
+    #[test]
+    fn leases_are_read_as_they_were_written() {
+        let id = LeaseId { request: RequestId(Uuid::from_u128(7)), number: 3 };
+        assert_eq!(parse_lease(&lease(id)), Some(id));
+        for other in ["beat", "7.3", "00000000000000000000000000000007", "00000000000000000000000000000007.x"] {
+            assert_eq!(parse_lease(other), None, "{other}");
+        }
     }
 }

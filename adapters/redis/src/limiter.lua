@@ -4,11 +4,12 @@
 -- money.lua. EPOCH is a number in the script that is loaded only where the ledger has attested that epoch: a server that
 -- was restarted, or promoted, does not know that script. In the script for all that needs no money it is nil.
 --
--- KEYS[1]   leases of the calling replica; hash: lease id -> 'o' second (open), then what it holds of budgets, or
---           'x' second (voided); 'beat' -> '1'
+-- KEYS[1]   leases of the calling replica; hash: lease id -> 'o' second (open), 't' if it is a top-up, then what it holds of
+--           budgets; the same with 'g' for 'o' (given up: the replica was silent, so it counts as used up); or 'x' second
+--           (voided); 'beat' -> '1'
 -- KEYS[2]   the latest second that any caller saw
 -- KEYS[3]   the epoch that this server's data belongs to
--- KEYS[4..] one per claim
+-- KEYS[4..] one per claim, unless the operation says something else
 --             rate         hash: <second> -> used in it; s sum, o oldest second, n newest second
 --             concurrency  sorted set: lease id, its score the millisecond at which it expires
 --             budget       see money.lua
@@ -17,6 +18,7 @@
 local HELD, REFUSED, VOIDED, EXHAUSTED, NEEDS_GRANTS, WRONG_WINDOW, OTHER_EPOCH, DONE = 0, 1, 2, 3, 4, 5, 6, 0
 local FIRST = 4                     -- key of the first claim
 local CONCURRENCY_RETRY_MS = 1000   -- nobody knows when a request in flight will end
+local KEPT_MS = 2 * DAY_MS          -- leases, after the last sign of life of their replica
 local call = redis.call
 
 -- Seconds never run backwards by less than a window, so that a server's clock that steps back re-opens no bucket.
@@ -151,7 +153,7 @@ local function write_count(key, planned, lease)
   end
 end
 
--- R: lease, number of counts, then per count: kind ('w' rate, 'c' concurrency), limit, amount; then per money claim:
+-- R, or T if it is a top-up: lease, number of counts, then per count: kind ('w' rate, 'c' concurrency), limit, amount; then per money claim:
 -- limit, amount, and from and before which millisecond it is valid
 --   -> HELD, then per count what remains and the milliseconds until the limit is whole, then per money claim its standing
 --    | WRONG_WINDOW, now
@@ -159,7 +161,7 @@ end
 --    | REFUSED, index of the count that waits longest, what remains of it, milliseconds
 --    | NEEDS_GRANTS, then per money claim in need its index and what is granted (-1: nothing ever)
 --    | VOIDED before it arrived
-local function reserve()
+local function reserve(top_up)
   local lease, counts = ARGV[2], tonumber(ARGV[3])
   local first_money = FIRST + counts
   local state = call('HGET', KEYS[1], lease)
@@ -179,7 +181,7 @@ local function reserve()
   end
   if state then return reply end
   for i = FIRST, first_money - 1 do write_count(KEYS[i], planned[i], lease) end
-  state = string.format('o%d', second)
+  state = string.format('o%d%s', second, top_up or '')
   for i = first_money, #KEYS do
     local budget = budgets[i]
     if exceeds(budget.claimed, ZERO) then
@@ -219,8 +221,8 @@ local function settle()
     local next_settlement = first_money + tonumber(ARGV[at + 3])
     at = at + 4
     local state = call('HGET', KEYS[1], lease)
-    local reserved_in = state and state:match('^o(%d+)')
-    if reserved_in and certainty ~= 'h' then release(state) end
+    local kind, reserved_in = (state or ''):match('^([og])(%d+)')
+    if reserved_in and certainty ~= 'h' then settle_held(state, {}) end
     if certainty == 'u' then
       if reserved_in or not state then call('HSET', KEYS[1], lease, string.format('x%d', second)) end
     elseif reserved_in then
@@ -243,7 +245,7 @@ local function settle()
     end
     for i = first_money, next_settlement - 1 do
       if reserved_in then
-        settle_budget(KEYS[i], limbs(ARGV[at], ARGV[at + 1]), limbs(ARGV[at + 2], ARGV[at + 3]))
+        settle_budget(KEYS[i], limbs(ARGV[at], ARGV[at + 1]), limbs(ARGV[at + 2], ARGV[at + 3]), kind == 'g')
       end
       at = at + 4
     end
@@ -252,11 +254,12 @@ local function settle()
   return { DONE }
 end
 
--- H: '1' if this is the last part, then the lease of each concurrency key -> DONE
+-- H: '1' if this is the last part, the name of the replica, then the lease of each concurrency key, which are the keys after
+-- KEYS[4], the replicas by their last beat -> DONE
 -- The caller holds these leases. Without 'beat' the server lost its data, and they are put back.
 local function heartbeat()
   local lost = call('HEXISTS', KEYS[1], 'beat') == 0
-  for i = FIRST, #KEYS do
+  for i = FIRST + 1, #KEYS do
     local lease = ARGV[i - FIRST + 3]
     local state = call('HGET', KEYS[1], lease)
     if not state and lost then
@@ -269,22 +272,110 @@ local function heartbeat()
     end
   end
   if ARGV[2] == '1' then call('HSET', KEYS[1], 'beat', '1') end
-  call('EXPIRE', KEYS[1], 2 * 86400)
+  call('PEXPIRE', KEYS[1], KEPT_MS)
+  call('ZADD', KEYS[FIRST], now, ARGV[3])
   return { DONE }
 end
 
--- P: cursor -> DONE, the next cursor, then the open leases that are older than a window.
+-- P: cursor -> DONE, the next cursor, then the leases, open or given up, that are older than a window.
 -- Tombstones of that age go: no reservation is that late.
 local function purge()
   local page = call('HSCAN', KEYS[1], ARGV[2], 'COUNT', 100)
   local reply, fields = { DONE, page[1] }, page[2]
   for i = 1, #fields, 2 do
-    local state, since = fields[i + 1]:match('^([ox])(%d+)')
+    local state, since = fields[i + 1]:match('^([ogx])(%d+)')
     if state and tonumber(since) < second - WINDOW then
       if state == 'x' then call('HDEL', KEYS[1], fields[i]) else reply[#reply + 1] = fields[i] end
     end
   end
   return reply
+end
+
+-- N: milliseconds. KEYS: the replicas by their last beat, those of which leases were given up, by when
+--   -> of the first: name, '1' if it was silent for that long or else '0'; of the second: name, ''
+local function names()
+  local reply = {}
+  local function append(key, flag)
+    local found = call('ZRANGE', key, 0, -1, 'WITHSCORES')
+    for i = 1, #found, 2 do
+      reply[#reply + 1] = found[i]
+      reply[#reply + 1] = flag(tonumber(found[i + 1]))
+    end
+  end
+  append(KEYS[FIRST], function(beat) return beat + ARGV[2] < now and '1' or '0' end)
+  call('ZREMRANGEBYSCORE', KEYS[FIRST + 1], '-inf', now - KEPT_MS)
+  append(KEYS[FIRST + 1], function() return '' end)
+  return reply
+end
+
+-- D: a replica, for how many milliseconds it must have been silent ('' if it is known to be dead), cursor, how many of its
+-- leases this walk gave up so far. KEYS: as for N, then the leases of that replica
+--   -> DONE, the next cursor, how many leases were given up by now
+-- What is open gives up what it reserved. After a walk that found nothing open, nobody need walk again.
+local function bury()
+  local replicas, given_up, leases = KEYS[FIRST], KEYS[FIRST + 1], KEYS[FIRST + 2]
+  local replica, silence, count = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[5])
+  if silence then
+    local beat = tonumber(call('ZSCORE', replicas, replica))
+    if not beat or beat + silence >= now then return { DONE, '0', count } end
+  end
+  local page, before = call('HSCAN', leases, ARGV[4], 'COUNT', 100), count
+  local fields = page[2]
+  for i = 1, #fields, 2 do
+    local state = call('HGET', leases, fields[i]) -- a scan may tell a field twice
+    local kind = state and state:sub(1, 1)
+    if kind == 'o' and state:find(';', 1, true) then
+      call('HSET', leases, fields[i], give_up(state))
+      count = count + 1
+    elseif kind == 'o' or kind == 'x' then
+      call('HDEL', leases, fields[i])
+    end
+  end
+  if count > before then
+    call('ZADD', given_up, now, replica)
+    call('PEXPIRE', leases, KEPT_MS)
+  end
+  if page[1] == '0' and count == 0 then
+    call('ZREM', replicas, replica)
+    if call('HLEN', leases) == call('HEXISTS', leases, 'beat') then
+      call('DEL', leases)
+      call('ZREM', given_up, replica)
+    end
+  end
+  return { DONE, page[1], count }
+end
+
+-- L: cursor. KEYS: the leases of a replica -> the next cursor, then the leases that were given up
+local function list_given_up()
+  local page = call('HSCAN', KEYS[FIRST], ARGV[2], 'COUNT', 100)
+  local reply, fields = { page[1] }, page[2]
+  for i = 1, #fields, 2 do
+    if fields[i + 1]:sub(1, 1) == 'g' then reply[#reply + 1] = fields[i] end
+  end
+  return reply
+end
+
+-- C: a batch; per lease: lease, to how many budgets its request was charged (-1: nobody will ever know; the lease stays used
+-- up); per budget what was charged. KEYS: the leases of a replica, then the budgets -> DONE
+-- Each lease that was given up is settled to that, once. Top-ups hold more of what an earlier lease is charged for.
+local function charge()
+  local leases, at, claim = KEYS[FIRST], 2, FIRST + 1
+  while ARGV[at] do
+    local lease, budgets = ARGV[at], tonumber(ARGV[at + 1])
+    local state, charged = call('HGET', leases, lease), {}
+    at = at + 2
+    for i = claim, claim + budgets - 1 do
+      charged[KEYS[i]] = limbs(ARGV[at], ARGV[at + 1])
+      at = at + 2
+    end
+    claim = claim + math.max(budgets, 0)
+    if state and state:sub(1, 1) == 'g' then
+      if state:match('^g%d+t') then charged = {} end
+      if budgets >= 0 then settle_held(state, charged) end
+      call('HDEL', leases, lease)
+    end
+  end
+  return { DONE }
 end
 
 -- E: nothing, or an epoch that begins here and the run id of the server for which it was attested
@@ -299,5 +390,8 @@ local function epoch()
   return { DONE, found or -1, info }
 end
 
-local operations = { R = reserve, G = grant, S = settle, H = heartbeat, P = purge, E = epoch }
+local operations = {
+  R = reserve, G = grant, S = settle, H = heartbeat, P = purge, E = epoch, N = names, D = bury, L = list_given_up, C = charge,
+  T = function() return reserve('t') end,
+}
 return operations[ARGV[1]]()

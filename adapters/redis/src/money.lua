@@ -52,12 +52,13 @@ local function write_use(key, used, reserved)
   redis.call('HSET', key, 'uh', used[1], 'ul', used[2], 'rh', reserved[1], 'rl', reserved[2])
 end
 
-local function settle_budget(key, reserved, actual)
+-- `is_given_up`: it is not among what is reserved any more.
+local function settle_budget(key, reserved, actual, is_given_up)
   local found = redis.call('HMGET', key, 'uh', 'ul', 'rh', 'rl')
   -- Gone: its window is long over, or its epoch is. The ledger knows what was spent.
   if not found[1] then return end
   local used, held = limbs(found[1], found[2]), limbs(found[3], found[4])
-  write_use(key, plus(minus(used, reserved), actual), minus(held, reserved))
+  write_use(key, plus(minus(used, reserved), actual), is_given_up and held or minus(held, reserved))
 end
 
 local function append_standing(reply, budget)
@@ -74,12 +75,25 @@ local function hold(key, micro, rest)
   return ';' .. micro .. ',' .. rest .. ',' .. #key .. ',' .. key
 end
 
--- The keys are not in KEYS, but they have the hash tag of those, so they are on the same server.
-local function release(lease_state)
+-- What a lease holds: `visit` is called with each key and amount. The keys are not in KEYS, but they have the hash tag of
+-- those, so they are on the same server.
+local function each_held(lease_state, visit)
   local at = lease_state:find(';', 1, true) or #lease_state + 1
   while at <= #lease_state do
     local micro, rest, length, start = lease_state:match('^;(%d+),(%d+),(%d+),()', at)
     at = start + length
-    settle_budget(lease_state:sub(start, at - 1), limbs(micro, rest), ZERO)
+    visit(lease_state:sub(start, at - 1), limbs(micro, rest))
   end
+end
+
+-- Settles what a lease holds, to what `charged` says by key; nothing was used of the others.
+local function settle_held(lease_state, charged)
+  local is_given_up = lease_state:sub(1, 1) == 'g'
+  each_held(lease_state, function(key, held) settle_budget(key, held, charged[key] or ZERO, is_given_up) end)
+end
+
+-- Settles what an open lease holds to all of it, until somebody knows better.
+local function give_up(lease_state)
+  each_held(lease_state, function(key, held) settle_budget(key, held, held, false) end)
+  return 'g' .. lease_state:sub(2)
 end

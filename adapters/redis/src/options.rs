@@ -31,7 +31,8 @@ pub enum InvalidOptions {
 }
 
 impl RedisOptions {
-    /// `replica` is the name of this process among its peers; no two live ones may share it.
+    /// `replica` is the name of this process among its peers, new with each of its lives: `<family>.<life>`, where lives of the
+    /// same family never run at the same time.
     ///
     /// # Errors
     /// When `url` or `replica` can't be used.

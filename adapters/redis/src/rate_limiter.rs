@@ -1,9 +1,11 @@
-use std::{future::Future, sync::Arc};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use ai4free_ports::{
     budget::{Epoch, Grant, GrantStanding, Holder, MoneyWindow},
     error::LimiterDown,
     rate_limiter::{Claims, Held, LeaseId, LimitKind, RateLimiter, Reservation, Scope, Settlement},
+    request::RequestId,
+    usage_journal::Fate,
     usage_ledger::UsageLedger,
 };
 use async_trait::async_trait;
@@ -13,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     connection::{Connections, DEADLINE},
+    dead_replicas::{self, GivenUp, Undertaker},
     epochs::Epochs,
     heartbeat,
     keys::Keys,
@@ -25,6 +28,9 @@ use crate::{
     unavailable::Unavailable,
 };
 
+/// A server that does not answer is not worth waiting for.
+const LEAVING: Duration = Duration::from_millis(500);
+
 /// [`RateLimiter`] in Redis, shared by all replicas with the same prefix.
 ///
 /// A reservation of a voided lease is an error, as if Redis were down: its caller gave up long ago.
@@ -34,11 +40,13 @@ pub struct RedisRateLimiter {
     open: OpenLeases,
     queue: SettleQueue,
     epochs: Epochs,
+    undertaker: Undertaker,
 }
 
 impl RedisRateLimiter {
     /// The limiter, and the worker that connects it, delivers settlements and keeps leases alive. Redis need not be there
-    /// yet. After `shutdown` is cancelled the worker delivers what is queued, for 2 s at most, and ends.
+    /// yet. After `shutdown` is cancelled the worker delivers what is queued, for 2 s at most, leaves nothing behind in Redis,
+    /// and ends.
     ///
     /// Only claims of money need the ledger, and only until it has attested the epoch of the Redis that answers.
     pub fn connect(
@@ -53,6 +61,7 @@ impl RedisRateLimiter {
             open: OpenLeases::default(),
             queue,
             epochs: Epochs::new(ledger, options.time),
+            undertaker: Undertaker::default(),
         });
         let worker = Arc::clone(&limiter).work(settler, shutdown);
         (limiter, worker)
@@ -88,22 +97,52 @@ impl RedisRateLimiter {
         self.epochs.closed_because()
     }
 
+    /// Leases of other replicas that were given up here because these had died, since the start.
+    #[must_use]
+    pub fn given_up_leases(&self) -> u64 {
+        self.undertaker.given_up()
+    }
+
+    /// Gives up what other replicas named `<family>.<life>` hold, which the caller knows to be dead. All their leases of which
+    /// [`RedisRateLimiter::charge`] has not been told yet.
+    ///
+    /// # Errors
+    /// When Redis can't be asked: nothing is lost by asking again.
+    pub async fn take_over(&self, family: &str) -> Result<Vec<GivenUp>, LimiterDown> {
+        Ok(self.undertaker.take_over(&self.connections, &self.keys, family).await?)
+    }
+
+    /// Settles leases that were given up, each once, to what their requests were charged. A request of which nothing is said
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// When Redis can't be asked: nothing is lost, and nothing counted twice, by saying it again.
+    pub async fn charge(&self, leases: &[GivenUp], fates: &HashMap<RequestId, Fate>) -> Result<(), LimiterDown> {
+        Ok(dead_replicas::charge(&self.connections, &self.keys, leases, fates).await?)
+    }
+
     async fn work(self: Arc<Self>, settler: Settler, shutdown: CancellationToken) {
-        let settled = CancellationToken::new();
-        let settle = async {
-            settler.run(&self.connections, &self.keys, &self.open, &shutdown).await;
-            settled.cancel();
-        };
+        let left = CancellationToken::new();
+        let settle = settler.run(&self.connections, &self.keys, &self.open, &shutdown);
         let beat = heartbeat::run(&self.connections, &self.keys, &self.open, &shutdown);
-        let attest = async {
-            tokio::select! {
-                () = self.epochs.run(&self.connections, &self.keys) => {}
-                () = shutdown.cancelled() => {}
-            }
+        let attest = shutdown.run_until_cancelled(self.epochs.run(&self.connections, &self.keys));
+        let bury = shutdown.run_until_cancelled(self.undertaker.run(&self.connections, &self.keys));
+        let work = async {
+            tokio::join!(settle, beat, attest, bury);
+            self.leave().await;
+            left.cancel();
         };
         // Connected until the last settlement is delivered.
-        tokio::join!(self.connections.run(&settled), settle, beat, attest);
+        tokio::join!(self.connections.run(&left), work);
         self.connections.close().await;
+    }
+
+    /// Nobody need miss this replica. What could not be settled is given up: the journal tells the next life what it was.
+    async fn leave(&self) {
+        let bury = self.undertaker.bury(&self.connections, &self.keys, &self.keys.replica, None);
+        if !matches!(timeout(LEAVING, bury).await, Ok(Ok(_))) {
+            tracing::debug!("Redis was not told that this replica ends: others will find it silent");
+        }
     }
 
     /// Calls the script of the current epoch. Where Redis turns out to be in another one, asks for that first.
@@ -197,7 +236,7 @@ impl RedisRateLimiter {
     ///
     /// # Errors
     /// When Redis can't be asked.
-    pub async fn move_time(&self, since_epoch: std::time::Duration) -> Result<(), LimiterDown> {
+    pub async fn move_time(&self, since_epoch: Duration) -> Result<(), LimiterDown> {
         use fred::interfaces::KeysInterface;
         let key = format!("{}:movable", self.keys.clock.as_str().unwrap_or_default());
         let millis = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
@@ -225,5 +264,13 @@ impl RedisRateLimiter {
     /// When Redis can't be asked.
     pub async fn purge(&self) -> Result<(), LimiterDown> {
         Ok(heartbeat::purge(&self.connections, &self.keys, &self.open).await?)
+    }
+
+    /// Gives up what replicas hold that are silent now.
+    ///
+    /// # Errors
+    /// When Redis can't be asked.
+    pub async fn give_up_silent(&self) -> Result<(), LimiterDown> {
+        Ok(self.undertaker.look(&self.connections, &self.keys).await?)
     }
 }

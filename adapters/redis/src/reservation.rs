@@ -17,9 +17,10 @@ use crate::{
 /// Limits and amounts above this count as this: sums of them are exact in Lua's numbers.
 const LARGEST: u64 = 1 << 48;
 
-/// A call of the operation R. `epoch`: out of whose grants money is held.
+/// A call of the operation R, or T. `epoch`: out of whose grants money is held.
 pub(crate) fn arguments(keys: &Keys, epoch: Option<Epoch>, lease: LeaseId, claims: &Claims) -> Arguments {
-    let mut arguments = keys.arguments("R");
+    let is_top_up = claims.money.iter().any(|claim| claim.is_top_up);
+    let mut arguments = keys.arguments(if is_top_up { "T" } else { "R" });
     arguments.values.extend([keys::lease(lease).into(), count(claims.counts.len()).into()]);
     for claim in &claims.counts {
         let Claim { kind, limit, amount, .. } = *claim;

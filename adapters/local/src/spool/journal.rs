@@ -1,6 +1,7 @@
 //! The journal as requests see it.
 
 use std::{
+    collections::{HashMap, HashSet},
     io,
     path::Path,
     sync::{Arc, OnceLock},
@@ -12,8 +13,8 @@ use ai4free_ports::{
     error::JournalError,
     request::RequestId,
     runtime::{Clock, IdSource},
-    usage_journal::{Checkpoint, UsageJournal},
-    usage_ledger::UsageEvent,
+    usage_journal::{Checkpoint, Fate, UsageJournal},
+    usage_ledger::{SpoolId, UsageEvent},
 };
 use async_trait::async_trait;
 
@@ -113,6 +114,35 @@ impl SpoolJournal {
     #[must_use]
     pub fn holder(&self) -> Arc<OnceLock<Holder>> {
         self.holder.clone()
+    }
+
+    /// The spool that this process writes to.
+    #[must_use]
+    pub fn spool(&self) -> SpoolId {
+        self.spools.own().id()
+    }
+
+    /// The spools of this process, which no other process writes to: first the one that it writes to itself, then those that
+    /// it has taken over.
+    #[must_use]
+    pub fn spools(&self) -> Vec<SpoolId> {
+        self.spools.all().into_iter().map(|spool| spool.id()).collect()
+    }
+
+    /// What is known of requests of earlier processes that wrote to this spool. Those that are left out have not been closed
+    /// yet, because the disk refuses it: ask again. None of a spool that is not ours.
+    ///
+    /// # Errors
+    /// When the segments can't be read, or one was deleted meanwhile: ask again.
+    pub async fn fates(
+        &self,
+        spool: SpoolId,
+        requests: HashSet<RequestId>,
+    ) -> Result<HashMap<RequestId, Fate>, JournalError> {
+        let Some(spool) = self.spools.all().into_iter().find(|ours| ours.id() == spool) else {
+            return Ok(HashMap::new());
+        };
+        spool.fates(requests).await.map_err(|error| JournalError::Io(error.into()))
     }
 
     /// Waits until everything that was closed before is in the ledger. Whether it is.

@@ -4,11 +4,12 @@
 //! death of the process. The death of the machine survives what was synced, if that is asked for. The events of closes are
 //! numbered over the whole life of a spool; the [drainer](crate::Drainer) brings them to the ledger in that order. Read in
 //! this order: `journal` (the port), `spools` (ours and those of the dead), `turnstile` (the lock), `state` (what it guards),
-//! `log` (segments as one sequence), `recovery` (what a dead process left behind), `record` and `codec` (bytes).
+//! `log` (segments as one sequence), `recovery` (what a dead process left behind), `fates` (what its requests were charged), `record` and `codec` (bytes).
 
 mod ballast;
 mod codec;
 mod directory;
+mod fates;
 mod journal;
 mod log;
 mod reader;

@@ -14,6 +14,9 @@ use super::{
     segment::{self, HEADER, Header, Segment},
 };
 
+/// Of files with what can't be read.
+const SET_ASIDE: &str = "corrupt";
+
 /// A spool as its files tell it.
 #[derive(Debug, Default)]
 pub(super) struct Recovered {
@@ -64,7 +67,7 @@ pub(super) fn closes(segments: &[Segment]) -> io::Result<Vec<Closed>> {
     Ok(found)
 }
 
-fn read_good(segment: &Segment) -> io::Result<Vec<u8>> {
+pub(super) fn read_good(segment: &Segment) -> io::Result<Vec<u8>> {
     let mut bytes = fs::read(&segment.path)?;
     bytes.truncate(usize::try_from(segment.length).unwrap_or(usize::MAX));
     Ok(bytes)
@@ -133,9 +136,19 @@ impl Recovered {
     }
 }
 
+/// Whether something in this directory could ever not be read.
+pub(super) fn is_damaged(directory: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(directory)? {
+        if entry?.path().extension().is_some_and(|extension| extension == SET_ASIDE) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Keeps what can't be read in a file beside the segment, for a human, and cuts it off.
 fn set_aside(path: &Path, bytes: &[u8], from: usize) -> io::Result<()> {
-    let aside = path.with_extension("seg.corrupt");
+    let aside = path.with_extension(format!("seg.{SET_ASIDE}"));
     fs::write(&aside, bytes.get(from..).unwrap_or_default())?;
     tracing::error!(path = %path.display(), at = from, kept = %aside.display(),
         "a usage journal segment is damaged: what follows the damage was set aside and is not in the ledger");

@@ -1,6 +1,7 @@
 //! One spool directory as the journal and the drainer share it.
 
 use std::{
+    collections::{HashMap, HashSet},
     fs::File,
     io,
     sync::{
@@ -15,12 +16,13 @@ use ai4free_ports::{
     error::JournalError,
     request::RequestId,
     runtime::Clock,
+    usage_journal::Fate,
     usage_ledger::{SpoolId, UsageEvent},
 };
 use tokio::sync::{OwnedMutexGuard, watch};
 
 use super::{
-    directory,
+    directory, fates,
     reader::{self, Cursor},
     record::Closed,
     state::{Pruned, State},
@@ -230,6 +232,17 @@ impl Spool {
     /// Tries again what the disk refused. Blocks on the disk.
     pub(crate) fn write_unwritten(&self) {
         self.state.wait().write_unwritten();
+    }
+
+    /// What is known of requests of processes that are gone.
+    pub(super) async fn fates(&self, requests: HashSet<RequestId>) -> io::Result<HashMap<RequestId, Fate>> {
+        let (directory, segments, last_number) = {
+            let state = self.state.pass().await;
+            let segments: Vec<_> = state.log.segments.iter().cloned().collect();
+            (state.log.directory.clone(), segments, state.log.last_number)
+        };
+        let reading = tokio::task::spawn_blocking(move || fates::read(&directory, &segments, last_number, requests));
+        reading.await.map_err(io::Error::other)?
     }
 
     /// Waits until everything that has been closed by now is in the ledger, or never will be. Whether it is.

@@ -33,6 +33,7 @@ use crate::{Drainer, OsSecrets, UuidV7Ids};
 
 mod adoption;
 mod crashes;
+mod fates;
 mod faults;
 mod life;
 mod power;

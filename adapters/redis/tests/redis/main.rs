@@ -5,6 +5,8 @@ mod chaos;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
+mod dead_replicas;
+#[cfg(test)]
 mod epochs;
 #[cfg(test)]
 mod faults;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn small_segments() -> Place {
+pub(super) fn small_segments() -> Place {
     Place::with(SpoolOptions { segment_bytes: 2048, ..OPTIONS })
 }
 
