@@ -172,9 +172,9 @@ pub struct GrantRequest {
     pub claim: PicoUsd,
     /// The holder is given this part of the room that is left, `1/share`, and at least 16 times the claim: 1 takes all.
     pub share: u32,
-    /// The holder knows of no grant in this window. Then nothing is added to one that the ledger has recorded before:
-    /// [`GrantAnswer::Granted::before`] tells that it is lost, or still on its way.
-    pub is_first: bool,
+    /// What the holder knows to be granted. While the ledger has recorded more, nothing is added: that is on its way to the
+    /// holder, or it is lost. [`GrantAnswer::Granted::before`] tells.
+    pub known: PicoUsdSum,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,6 +26,8 @@ use crate::application::failure::{Failure, Unavailable};
 const SHARED_SHARE: u32 = 4;
 /// Another replica may have been told of its grant and not have passed it on yet. After this it has lost it.
 const ON_ITS_WAY: Duration = Duration::from_millis(50);
+/// How often a limiter is told of a grant before it is given up.
+const DELIVERIES: u32 = 4;
 /// Budgets that are remembered to be asked for before those that have been answered are looked for.
 const TIDY_ABOVE: usize = 256;
 
@@ -140,13 +142,13 @@ impl Desk {
                 Holder::Shared(_) => SHARED_SHARE,
                 Holder::Process { .. } => self.process_share,
             },
-            is_first: known.is_none(),
+            known: known.unwrap_or_default(),
         };
         let answer = self.ledger.grant(&request).await.map_err(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "the ledger gives no grant");
             Unavailable::UsageLedger
         })?;
-        let deal = self.deal(request, answer);
+        let deal = self.deal(request, answer, known.is_none());
         deal.await.map_err(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "a grant does not reach the limiter");
             Unavailable::RateLimiter
@@ -163,8 +165,8 @@ impl Desk {
         Ok(())
     }
 
-    async fn deal(&self, request: GrantRequest, answer: GrantAnswer) -> Result<(), LimiterDown> {
-        let GrantRequest { scope, window, holder, limit, is_first, .. } = request;
+    async fn deal(&self, request: GrantRequest, answer: GrantAnswer, is_first: bool) -> Result<(), LimiterDown> {
+        let GrantRequest { scope, window, holder, limit, .. } = request;
         let GrantAnswer::Granted { before, granted, elsewhere } = answer else {
             return self.limiter.forget(holder).await;
         };
@@ -181,6 +183,17 @@ impl Desk {
             return self.limiter.forget(holder).await;
         }
         let is_final = granted.0 + elsewhere.0 >= limit.0;
-        self.limiter.grant(&Grant { scope, window, holder, granted, elsewhere, is_final }).await
+        self.deliver(&Grant { scope, window, holder, granted, elsewhere, is_final }).await
+    }
+
+    /// More than once: a grant that is recorded and never arrives looks like one that was lost.
+    async fn deliver(&self, grant: &Grant) -> Result<(), LimiterDown> {
+        for _ in 1..DELIVERIES {
+            if self.limiter.grant(grant).await.is_ok() {
+                return Ok(());
+            }
+            self.timer.sleep(ON_ITS_WAY).await;
+        }
+        self.limiter.grant(grant).await
     }
 }

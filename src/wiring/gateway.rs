@@ -53,6 +53,7 @@ const LIMITER_MODE_PATIENCE: Duration = Duration::from_secs(10);
 /// must not keep everybody else waiting.
 const OPEN_BUDGETS_PATIENCE: Duration = Duration::from_secs(3);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+const LOOK_FOR_A_FENCE: Duration = Duration::from_secs(5);
 const RENEW_LIMITER_MODE: Duration = Duration::from_secs(5);
 /// The plan of a new installation's first key.
 const FIRST_KEY_PLAN: &str = "unlimited";
@@ -251,6 +252,7 @@ impl Gateway {
             () = &mut serving => None,
             () = stopping.cancelled() => None,
             excluded = keep_limiter_mode(lock.as_ref()) => Some(excluded),
+            fenced = self.readiness.fenced() => Some(fenced),
         };
         self.readiness.draining.store(true, Ordering::Relaxed);
         // A replica that has never been ready gets no requests.
@@ -396,6 +398,20 @@ impl Readiness {
         while self.journal.holder().get().is_none() || !self.limiter.takes_money() {
             tokio::time::sleep(BETWEEN_LOOKS).await;
         }
+    }
+}
+
+impl Readiness {
+    /// Ends only when the ledger takes no usage from this process any more: it can't account, and must not go on.
+    async fn fenced(&self) -> Misconfigured {
+        while !self.journal.figures().is_fenced {
+            tokio::time::sleep(LOOK_FOR_A_FENCE).await;
+        }
+        Misconfigured(
+            "another process has taken over the usage journal of this one: they must not share a directory. What is in it is \
+             brought to the ledger when it is started again"
+                .to_owned(),
+        )
     }
 }
 

@@ -84,7 +84,7 @@ impl FallbackLimiter {
         let enforced = Enforced::of(claims, self.share);
         Ok(match self.local.hold(lease, &enforced.claims)? {
             Reservation::Held(held) => {
-                if self.leases.insert(lease) {
+                if self.leases.hold(lease) {
                     self.degraded.fetch_add(1, Ordering::Relaxed);
                 }
                 Reservation::Held(Held {
@@ -126,10 +126,11 @@ impl RateLimiter for FallbackLimiter {
         if policies(claims).any(|policy| policy == OutagePolicy::Closed) {
             return Err(down);
         }
-        let reply = self.reserve_here(lease, claims)?;
-        // It may be held there all the same, or may yet arrive: whatever it is told here, it counts here only.
+        // It may be held there all the same, or may yet arrive. So it is voided there, and asked about only here from now on:
+        // a caller that brings a grant and asks again would otherwise be given there what the void then takes away.
+        self.leases.bind(lease, self.local.now());
         self.shared.settle(unknown(lease, claims));
-        Ok(reply)
+        self.reserve_here(lease, claims)
     }
 
     fn settle(&self, mut settlement: Settlement) {

@@ -58,6 +58,11 @@ impl MemoryRateLimiter {
         }
     }
 
+    /// [`Clock::monotonic`].
+    pub(crate) fn now(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
     /// In whose name money is granted here. `None`: the journal is not attached to the ledger yet.
     pub(crate) fn holder(&self) -> Option<Holder> {
         self.holder.get().copied()

@@ -48,8 +48,8 @@ pub(crate) async fn grant(database: &Database, request: &GrantRequest) -> Result
     let room = Ord::max(request.limit.0 - elsewhere - mine, 0);
     let part = room / i128::from(request.share.max(1));
     let wanted = Ord::max(part, CLAIMS_OF_A_GRANT * i128::from(request.claim.0));
-    let is_known = request.is_first && before > 0;
-    let granted = if room > 0 && !is_known { mine + Ord::min(room, wanted) } else { before };
+    let is_known = before <= request.known.0;
+    let granted = if room > 0 && is_known { mine + Ord::min(room, wanted) } else { before };
     if granted != before {
         let limbs = Limbs::of(PicoUsdSum(granted));
         let row = budget_window::Model {

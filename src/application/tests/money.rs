@@ -149,7 +149,7 @@ impl UsageLedger for FakeLedger {
         let committed: i128 = all.iter().filter(|(key, _)| of_budget(key)).map(|(_, granted)| granted).sum();
         let mine = all.entry((request.scope.clone(), request.window.start, request.holder)).or_default();
         let (before, room) = (*mine, (request.limit.0 - committed).max(0));
-        if !request.is_first || before == 0 {
+        if before <= request.known.0 {
             *mine += room.min((room / i128::from(request.share)).max(16 * i128::from(request.claim.0)));
         }
         Ok(GrantAnswer::Granted {

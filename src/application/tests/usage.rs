@@ -91,7 +91,7 @@ fn while_the_limiter_is_away_all_that_is_granted_and_not_settled_is_reserved() {
         limit: PicoUsdSum(500),
         claim: PicoUsd(1),
         share: 4,
-        is_first: true,
+        known: PicoUsdSum::default(),
     };
     run(ledger.grant(&request)).unwrap();
     let caller = Principal::of_test(world.key.clone());

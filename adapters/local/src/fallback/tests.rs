@@ -466,3 +466,37 @@ async fn what_was_granted_to_this_process_and_not_spent_is_given_back() {
     let reply = replica.reserve(3, &claims).await;
     assert_eq!(reply, Reservation::NeedsGrants { holder: PROCESS, needed: vec![missing] });
 }
+
+/// The shared limiter was too slow once. What it is told to void must not be what it is asked for again.
+#[tokio::test]
+async fn a_lease_that_was_in_doubt_once_is_never_held_by_the_shared_limiter() {
+    let replica = Replica::up();
+    let scope = user("u");
+    replica.limiter.grant(&grant(scope.clone(), SHARED, 100, false)).await.unwrap();
+    let claims = claims(&[], &[budget(scope.clone(), 30, OutagePolicy::LocalShare)]);
+    replica.shared.loses_answers.store(true, Ordering::SeqCst);
+    let reply = replica.reserve(1, &claims).await;
+    assert!(matches!(reply, Reservation::NeedsGrants { holder: PROCESS, .. }), "{reply:?}");
+    replica.shared.come_back();
+    replica.limiter.grant(&grant(scope.clone(), PROCESS, 100, false)).await.unwrap();
+    assert_eq!(replica.hold(1, &claims).await.holder, Some(PROCESS));
+    let shared = replica.shared.standing(&scope, &MoneyWindow::TOTAL).await.unwrap().unwrap();
+    assert_eq!(shared.used(), PicoUsdSum::default());
+    // Other requests are the shared limiter's again.
+    assert_eq!(replica.hold(2, &claims).await.holder, Some(SHARED));
+}
+
+#[tokio::test]
+async fn what_was_never_held_is_forgotten_after_a_while() {
+    let replica = Replica::down(ALONE);
+    let claims = counts(&[requests(user("u"), 0, OutagePolicy::LocalShare)]);
+    for number in 0..1_000 {
+        replica.reserve(number, &claims).await;
+    }
+    replica.advance(Duration::from_secs(11)).await;
+    for number in 1_000..1_256 {
+        replica.reserve(number, &claims).await;
+    }
+    assert!(!replica.limiter.leases.contains(lease(1)));
+    assert!(replica.limiter.leases.contains(lease(1_200)));
+}

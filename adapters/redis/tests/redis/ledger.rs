@@ -78,7 +78,7 @@ impl UsageLedger for Epochs {
         let before = holders.get(&request.holder).copied().unwrap_or(0);
         let elsewhere = holders.values().sum::<i128>() - before;
         let room = (request.limit.0 - elsewhere - before).max(0);
-        let is_lost = request.is_first && before > 0;
+        let is_lost = before > request.known.0;
         let room = if is_lost { 0 } else { room };
         let more = (room / i128::from(request.share)).max(16 * i128::from(request.claim.0)).min(room);
         holders.insert(request.holder, before + more);

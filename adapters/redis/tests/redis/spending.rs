@@ -52,7 +52,8 @@ pub(crate) async fn ask(
     let (scope, window) = (Scope::Gateway, MoneyWindow::TOTAL);
     let limit = PicoUsdSum(LIMIT);
     let claim = PicoUsd(amount);
-    let request = GrantRequest { scope: scope.clone(), window, holder, limit, claim, share: 4, is_first };
+    let known = PicoUsdSum(if is_first { 0 } else { i128::MAX });
+    let request = GrantRequest { scope: scope.clone(), window, holder, limit, claim, share: 4, known };
     let answer = replica.ledger.grant(&request).await.unwrap();
     let grant = match answer {
         GrantAnswer::Granted { before, granted, elsewhere } => {

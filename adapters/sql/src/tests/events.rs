@@ -62,7 +62,8 @@ pub(crate) async fn append(database: &Database, mut events: Vec<UsageEvent>) -> 
         let window = MoneyWindow { start: Timestamp(start), end: Timestamp(start + DAY) };
         let (scope, limit) = (Scope::Key(key()), PicoUsdSum(1 << 60));
         event.spending = vec![Spending { scope: scope.clone(), window: window.start, holder }];
-        let request = GrantRequest { scope, window, holder, limit, claim: PicoUsd(1), share: 1, is_first: false };
+        let request =
+            GrantRequest { scope, window, holder, limit, claim: PicoUsd(1), share: 1, known: PicoUsdSum::default() };
         ledger.grant(&request).await.unwrap();
     }
     let from = attachment.acknowledged;

@@ -27,7 +27,7 @@ async fn nobody_waits_for_a_process_that_was_silent_for_a_day(database: &Databas
         limit: PicoUsdSum(5),
         claim: PicoUsd(1),
         share: 1,
-        is_first: true,
+        known: PicoUsdSum::default(),
     };
     ledger.grant(&request).await.unwrap();
     ledger.attest("a", Some(first)).await.unwrap();

@@ -72,8 +72,8 @@ impl Budgets {
         let row = window.holders.entry(request.holder).or_default();
         let before = row.granted;
         let room = (request.limit.0 - elsewhere - row.committed()).max(0);
-        let is_known = request.is_first && before > 0;
-        if room > 0 && !is_known {
+        let is_known = before <= request.known.0;
+        if room > 0 && is_known {
             let wanted = (room / i128::from(request.share.max(1))).max(16 * i128::from(request.claim.0));
             row.granted = row.committed() + wanted.min(room);
         }

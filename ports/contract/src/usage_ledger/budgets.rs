@@ -14,6 +14,9 @@ use super::{
     fixture::{COST, HOUR, NOON, Spool, event, key, request_at, spool_id},
 };
 
+/// Whoever knows of all grants is granted more.
+const ALL: PicoUsdSum = PicoUsdSum(i128::MAX);
+
 /// Half an hour and a second off the hour, as some time zones are.
 pub(super) const WINDOW: MoneyWindow =
     MoneyWindow { start: Timestamp(NOON - HOUR / 2 - 1_000_000), end: Timestamp(NOON + 10 * HOUR) };
@@ -65,11 +68,15 @@ pub async fn what_a_holder_gives_back_is_granted_to_others(harness: &impl Harnes
 /// A holder that knows of no grant has lost it, or is about to hear of it: it is told, before it gets more.
 pub async fn a_grant_that_is_recorded_is_told_to_who_does_not_know_it(harness: &impl Harness) {
     let asked = GrantRequest { share: 4, ..request(Spool::attach(harness, 1).await.holder(), 1_000) };
-    let first = GrantRequest { is_first: true, ..asked.clone() };
+    let first = GrantRequest { known: PicoUsdSum::default(), ..asked.clone() };
     assert_eq!(grant(harness, &first).await, granted(0, 250, 0));
     assert_eq!(grant(harness, &first).await, granted(250, 250, 0));
     assert_eq!(grant(harness, &asked).await, granted(250, 437, 0));
     assert_eq!(grant(harness, &first).await, granted(437, 437, 0));
+    // Another replica has asked meanwhile, and brings what it was granted.
+    let late = GrantRequest { known: PicoUsdSum(250), ..asked };
+    assert_eq!(grant(harness, &late).await, granted(437, 437, 0));
+    assert_eq!(grant(harness, &GrantRequest { known: PicoUsdSum(437), ..late }).await, granted(437, 577, 0));
 }
 
 pub async fn windows_and_scopes_are_budgets_of_their_own(harness: &impl Harness) {
@@ -312,7 +319,7 @@ pub(super) fn granted(before: i128, granted: i128, elsewhere: i128) -> GrantAnsw
 pub(super) fn request(holder: Holder, limit: i128) -> GrantRequest {
     let claim = PicoUsd(1);
     let (scope, limit) = (Scope::Key(key(1)), PicoUsdSum(limit));
-    GrantRequest { scope, window: WINDOW, holder, limit, claim, share: 1, is_first: false }
+    GrantRequest { scope, window: WINDOW, holder, limit, claim, share: 1, known: ALL }
 }
 
 pub(super) fn charged_to(holder: Holder, number: u64) -> UsageEvent {

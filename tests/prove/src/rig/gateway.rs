@@ -47,7 +47,7 @@ pub(crate) struct Key {
 }
 
 impl Gateway {
-    /// Does not wait: see [`Gateway::is_listening`].
+    /// Does not wait: see [`Gateway::is_ready`].
     pub(super) fn spawn(
         settings: &str,
         variables: Vec<(String, String)>,

@@ -73,8 +73,13 @@ impl Cost<'_> {
     }
 }
 
-/// `None` when nothing is counted. An explicit zero is a count.
+const TOTALS: [&str; 5] = ["prompt_tokens", "input_tokens", "completion_tokens", "output_tokens", "total_tokens"];
+
+/// `None` when nothing is counted, or something that can't be. An explicit zero is a count.
 pub(super) fn tokens(usage: &Value) -> Option<TokenUsage> {
+    if TOTALS.iter().any(|name| is_nonsense(usage, name)) {
+        return None;
+    }
     // Images name them input and output.
     let prompt = count(usage, &["prompt_tokens"]).or_else(|| count(usage, &["input_tokens"]));
     let completion = count(usage, &["completion_tokens"]).or_else(|| count(usage, &["output_tokens"]));
@@ -141,12 +146,14 @@ fn take(whole: &mut u64, part: u64) -> u64 {
 /// A count as vendors write it: `null` is none, a fraction is cut off, a negative one is 0.
 fn count(usage: &Value, path: &[&str]) -> Option<u64> {
     let Value::Number(number) = path.iter().try_fold(usage, |value, name| value.get(name))? else { return None };
-    if let Some(count) = number.as_u64() {
-        return Some(count);
-    }
-    let written = number.to_string();
-    let whole = written.split('.').next().unwrap_or_default();
-    Some(whole.parse().unwrap_or(0))
+    let whole = || number.as_f64().filter(|number| *number >= 0.0 && number.fract() == 0.0);
+    // More than can be written down is clamped to what is plausible, later.
+    number.as_u64().or_else(|| whole().map(|number| format!("{number:.0}").parse().unwrap_or(u64::MAX)))
+}
+
+/// Whether something is there that counts nothing: a negative number, or a part of a token.
+fn is_nonsense(usage: &Value, name: &str) -> bool {
+    matches!(usage.get(name), Some(Value::Number(_))) && count(usage, &[name]).is_none()
 }
 
 /// A decimal number of a unit that is 10 to the `magnitude` pico-USD, read digit by digit. `None`: negative, too large, or not
@@ -209,7 +216,11 @@ mod tests {
         assert_eq!(usage("null"), None);
         assert_eq!(usage("{}"), None);
         assert_eq!(usage(r#"{"prompt_tokens":0,"completion_tokens":0}"#), plain(0, 0));
-        assert_eq!(usage(r#"{"prompt_tokens":-5,"completion_tokens":3.9,"total_tokens":null}"#), plain(0, 3));
+        assert_eq!(usage(r#"{"prompt_tokens":5.0,"completion_tokens":3,"total_tokens":null}"#), plain(5, 3));
+        assert_eq!(usage(r#"{"prompt_tokens":1e30,"completion_tokens":3}"#), plain(u64::MAX, 3));
+        for nonsense in ["-5", "-1000000.0", "3.9", "-1e30"] {
+            assert_eq!(usage(&format!(r#"{{"prompt_tokens":7,"completion_tokens":{nonsense}}}"#)), None, "{nonsense}");
+        }
         assert_eq!(usage(r#"{"prompt_tokens":4,"total_tokens":10,"prompt_tokens_details":null}"#), plain(4, 6));
         assert_eq!(usage(r#"{"input_tokens":4,"output_tokens":6}"#), plain(4, 6));
         let deepseek = usage(
