@@ -34,6 +34,8 @@ use crate::{
 
 /// A replica that has not been heard of for so long is taken to be dead: twelve heartbeats.
 pub(crate) const SILENCE: Duration = Duration::from_secs(60);
+/// In milliseconds: a beat in this very moment is less.
+const ANY_SILENCE: i64 = -1;
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Leases that are charged in one call: short enough not to hold up the server.
 const PART: usize = 16;
@@ -44,6 +46,17 @@ pub struct GivenUp {
     pub lease: LeaseId,
     /// Who held it.
     replica: Arc<str>,
+}
+
+/// What is known of the end of a replica.
+#[derive(Clone, Copy)]
+pub(crate) enum Death {
+    /// It is silent.
+    Supposed,
+    /// It is dead, and its last commands may still be on their way.
+    Sudden,
+    /// All its commands have been answered.
+    Orderly,
 }
 
 /// Looks for the dead, and counts.
@@ -75,28 +88,33 @@ impl Undertaker {
     pub(crate) async fn look(&self, connections: &Connections, keys: &Keys) -> Result<(), Unavailable> {
         for name in names(connections, keys).await?.into_iter().filter(|name| name.is_silent) {
             if *name.replica != *keys.replica {
-                let count = self.bury(connections, keys, &name.replica, Some(SILENCE)).await?;
+                let count = self.bury(connections, keys, &name.replica, Death::Supposed).await?;
                 tracing::warn!(replica = %name.replica, leases = count, "a replica is silent: what it reserved counts as used");
             }
         }
         Ok(())
     }
 
-    /// Gives up what a replica holds: how many leases. `silence`: only if it was silent for so long.
+    /// Gives up what a replica holds: how many leases.
     pub(crate) async fn bury(
         &self,
         connections: &Connections,
         keys: &Keys,
         replica: &str,
-        silence: Option<Duration>,
+        known: Death,
     ) -> Result<i64, Unavailable> {
         let (mut cursor, mut count) = ("0".to_owned(), 0_i64);
         loop {
             let arguments = || {
                 let mut arguments = keys.arguments("D");
                 arguments.keys.extend([keys.replicas.clone(), keys.given_up.clone(), keys.leases_of(replica)]);
-                let silence = silence.map_or_else(|| "".into(), millis);
-                arguments.values.extend([replica.into(), silence, cursor.as_str().into(), count.into()]);
+                let (touched, forgotten) = match known {
+                    Death::Supposed => (millis(SILENCE), millis(SILENCE)),
+                    Death::Sudden => (ANY_SILENCE.into(), millis(SILENCE)),
+                    Death::Orderly => (ANY_SILENCE.into(), ANY_SILENCE.into()),
+                };
+                let cursor = cursor.as_str().into();
+                arguments.values.extend([replica.into(), touched, cursor, count.into(), forgotten]);
                 arguments
             };
             let (_, next, total): (i64, String, i64) = connections.call(arguments).await?;
@@ -119,7 +137,7 @@ impl Undertaker {
         let names = names(connections, keys).await?;
         let lives: BTreeSet<Arc<str>> = names.into_iter().map(|name| name.replica).collect();
         for replica in lives.into_iter().filter(|name| is_life_of(name, family) && **name != *keys.replica) {
-            self.bury(connections, keys, &replica, None).await?;
+            self.bury(connections, keys, &replica, Death::Sudden).await?;
             list(connections, keys, &replica, &mut given_up).await?;
         }
         Ok(given_up)

@@ -308,17 +308,16 @@ local function names()
   return reply
 end
 
--- D: a replica, for how many milliseconds it must have been silent ('' if it is known to be dead), cursor, how many of its
--- leases this walk gave up so far. KEYS: as for N, then the leases of that replica
+-- D: a replica, milliseconds, cursor, how many of its leases this walk gave up so far, milliseconds. KEYS: as for N, then the
+-- leases of that replica
 --   -> DONE, the next cursor, how many leases were given up by now
--- What is open gives up what it reserved. After a walk that found nothing open, nobody need walk again.
+-- If it was silent for longer than the first, what is open gives up what it reserved. If it was silent for longer than the
+-- second, and a walk found nothing open, nobody need walk again: no command of it is that late.
 local function bury()
   local replicas, given_up, leases = KEYS[FIRST], KEYS[FIRST + 1], KEYS[FIRST + 2]
-  local replica, silence, count = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[5])
-  if silence then
-    local beat = tonumber(call('ZSCORE', replicas, replica))
-    if not beat or beat + silence >= now then return { DONE, '0', count } end
-  end
+  local replica, count = ARGV[2], tonumber(ARGV[5])
+  local silence = now - (tonumber(call('ZSCORE', replicas, replica)) or -math.huge)
+  if silence <= tonumber(ARGV[3]) then return { DONE, '0', count } end
   local page, before = call('HSCAN', leases, ARGV[4], 'COUNT', 100), count
   local fields = page[2]
   for i = 1, #fields, 2 do
@@ -335,7 +334,7 @@ local function bury()
     call('ZADD', given_up, now, replica)
     call('PEXPIRE', leases, KEPT_MS)
   end
-  if page[1] == '0' and count == 0 then
+  if page[1] == '0' and count == 0 and silence > tonumber(ARGV[6]) then
     call('ZREM', replicas, replica)
     if call('HLEN', leases) == call('HEXISTS', leases, 'beat') then
       call('DEL', leases)

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     connection::{Connections, DEADLINE},
-    dead_replicas::{self, GivenUp, Undertaker},
+    dead_replicas::{self, Death, GivenUp, Undertaker},
     epochs::Epochs,
     heartbeat,
     keys::Keys,
@@ -139,7 +139,7 @@ impl RedisRateLimiter {
 
     /// Nobody need miss this replica. What could not be settled is given up: the journal tells the next life what it was.
     async fn leave(&self) {
-        let bury = self.undertaker.bury(&self.connections, &self.keys, &self.keys.replica, None);
+        let bury = self.undertaker.bury(&self.connections, &self.keys, &self.keys.replica, Death::Orderly);
         if !matches!(timeout(LEAVING, bury).await, Ok(Ok(_))) {
             tracing::debug!("Redis was not told that this replica ends: others will find it silent");
         }

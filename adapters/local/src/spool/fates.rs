@@ -1,4 +1,5 @@
-//! What became of requests whose process is gone, as the segments tell it.
+//! What became of requests whose process is gone, as the segments tell it. (What a loss of power took from a journal that need
+//! not survive that, it took from the ledger as well.)
 
 use std::{
     collections::{HashMap, HashSet},

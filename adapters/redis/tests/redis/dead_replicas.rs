@@ -154,8 +154,10 @@ async fn the_next_life_tells_what_requests_were_charged_and_the_rest_can_be_spen
         }
         tell(&next, &fates([(number + 4, Fate::Charged(vec![charged(holder, 100)]))])).await;
         assert_eq!(cluster.money().await, (before + 23 + 80 + 100, 0), "more than was reserved");
+        cluster.at(SILENCE * 3).await;
         assert_eq!(next.limiter.take_over(FAMILY).await.unwrap(), []);
         assert_eq!(cluster.left(1).await, NOTHING);
+        cluster.at(Duration::ZERO).await;
     }
 }
 
@@ -312,9 +314,9 @@ async fn what_is_open_at_a_clean_end_is_kept_for_the_next_life() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reservation_that_arrives_after_its_replica_was_buried_is_found_the_next_time() {
     let Some(cluster) = Cluster::start().await else { return };
-    let doomed = cluster.replica(1).await;
+    let (doomed, next) = (cluster.replica(1).await, cluster.replica(2).await);
+    assert_eq!(next.limiter.take_over(FAMILY).await.unwrap(), []);
     hold(&doomed, 1, 60).await;
-    let next = cluster.replica(2).await;
     assert_eq!(next.limiter.take_over(FAMILY).await.unwrap().len(), 1);
     hold(&doomed, 2, 70).await;
     drop(doomed);
