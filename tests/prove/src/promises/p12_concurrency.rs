@@ -47,9 +47,8 @@ async fn prove(stage: Stage<'_>) -> Findings {
     findings.figure("refused", journal.len() - admitted);
     findings.figure("limit", LIMIT);
     findings.figure("most_at_once", rig.upstream.journal.most_open());
-    // Exactly: with so much demand each slot was in use.
-    findings
-        .require(rig.upstream.journal.most_open() == LIMIT, || "the upstream saw another number at once".to_owned());
+    // That each slot can be used is shown below: here a slot is held for a little longer than the upstream sees it.
+    findings.require(rig.upstream.journal.most_open() <= LIMIT, || "the upstream saw more at once".to_owned());
 
     let held = slots(&rig, &key, 1, Duration::from_secs(2)).await;
     findings.exactly("slots_free_after_the_load", LIMIT as i128, held.len() as i128);
