@@ -300,6 +300,6 @@ pub trait RateLimiter: Send + Sync {
         None
     }
 
-    /// The ledger has recorded that no more than this is granted.
+    /// The ledger has recorded that no more than this is granted. All there is: nobody knows what it has recorded.
     fn gave_back(&self, _scope: &Scope, _window: &MoneyWindow, _granted: PicoUsdSum) {}
 }

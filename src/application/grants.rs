@@ -144,15 +144,33 @@ impl Desk {
             },
             known: known.unwrap_or_default(),
         };
-        let answer = self.ledger.grant(&request).await.map_err(|error| {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the ledger gives no grant");
-            Unavailable::UsageLedger
-        })?;
+        let answer = match self.ledger.grant(&request).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the ledger gives no grant");
+                self.doubt(request).await;
+                return Err(Unavailable::UsageLedger);
+            }
+        };
         let deal = self.deal(request, answer, known.is_none());
         deal.await.map_err(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "a grant does not reach the limiter");
             Unavailable::RateLimiter
         })
+    }
+
+    /// The ledger did not answer, and may have recorded a grant all the same. What this process was granted by itself, and does
+    /// not know of, is surplus. (The shared limiter hears of it with the next grant.)
+    async fn doubt(&self, request: GrantRequest) {
+        let GrantRequest { scope, window, holder, .. } = request;
+        if matches!(holder, Holder::Shared(_)) {
+            return;
+        }
+        let nothing = PicoUsdSum::default();
+        let grant = Grant { scope, window, holder, granted: nothing, elsewhere: nothing, is_final: false };
+        if self.limiter.grant(&grant).await.is_ok() {
+            self.limiter.gave_back(&grant.scope, &grant.window, PicoUsdSum(i128::MAX));
+        }
     }
 
     async fn give_back(&self, scope: &Scope, window: &MoneyWindow) -> Result<(), Unavailable> {

@@ -500,3 +500,17 @@ async fn what_was_never_held_is_forgotten_after_a_while() {
     assert!(!replica.limiter.leases.contains(lease(1)));
     assert!(replica.limiter.leases.contains(lease(1_200)));
 }
+
+/// The ledger may have recorded a grant and not have been heard.
+#[tokio::test]
+async fn a_grant_that_nobody_heard_of_is_given_back_too() {
+    let replica = Replica::down(ALONE);
+    let (window, scope) = (MoneyWindow::TOTAL, user("u"));
+    replica.limiter.grant(&grant(scope.clone(), PROCESS, 0, false)).await.unwrap();
+    assert_eq!(replica.limiter.surplus(), []);
+    replica.limiter.gave_back(&scope, &window, PicoUsdSum(i128::MAX));
+    assert_eq!(replica.limiter.surplus(), [(scope.clone(), window)]);
+    assert_eq!(replica.limiter.give_back(&scope, &window), Some((PROCESS, PicoUsdSum(0))));
+    replica.limiter.gave_back(&scope, &window, PicoUsdSum(0));
+    assert_eq!(replica.limiter.surplus(), []);
+}

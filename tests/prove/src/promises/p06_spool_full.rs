@@ -46,7 +46,7 @@ async fn prove(stage: Stage<'_>) -> Findings {
     }
     let small =
         services.rig().without_redis().set("AI4FREE__USAGE__SPOOL_MAX_BYTES", &CAPACITY.to_string()).start().await;
-    let refused = fill(small, "capacity", 9_000, &dice, &mut findings).await;
+    let refused = fill(small, "capacity", 24_000, &dice, &mut findings).await;
     findings.require(refused > 0, || "the journal was not filled".to_owned());
     findings
 }

@@ -30,6 +30,8 @@ pub(super) const PROMISE: Promise = Promise {
 const CLIENTS: usize = 200;
 /// There and back, it is a little less than the 130 ms after which replicas decide by themselves.
 const ALMOST_TOO_LATE: Duration = Duration::from_millis(45);
+/// After so many, nothing more is on its way.
+const REFUSALS: usize = 50;
 /// The most that a request of this proof may produce.
 const CAP: u64 = 300;
 const SETTINGS: &str = "
@@ -116,7 +118,12 @@ async fn random_costs(rig: &Rig<'_>, rounds: u64, dice: &Dice, findings: &mut Fi
         let mut was_shared = budget::was_shared(&load::journal(&lanes));
         // Everybody is gone, and what they had reserved is settled: one client spends what is left.
         sleep(Duration::from_millis(1200)).await;
-        let last = load::drive(Lane::sharing(&key, rig, 1), &dice.split(8_000 + round), next).await;
+        // A refund may still be on its way: it is refused for good when it was refused many times in a row.
+        let insist = |dice: &mut Dice, lane: &mut Lane| {
+            let refusals = lane.journal.iter().rev().take_while(|sent| sent.status == Some(429)).count();
+            (refusals < REFUSALS).then(|| capped(dice.within(0..CAP)))
+        };
+        let last = load::drive(Lane::sharing(&key, rig, 1), &dice.split(8_000 + round), insist).await;
         was_shared &= budget::was_shared(&load::journal(&last));
         let largest = capped(CAP);
         let bound = Usage {
