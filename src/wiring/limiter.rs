@@ -69,7 +69,7 @@ impl Limiter {
             }
         });
         let replicas = settings.cluster.replicas;
-        let share = ReplicaShare { replicas, index: None };
+        let share = ReplicaShare { replicas };
         let fallback = Arc::new(FallbackLimiter::new(redis.clone(), Arc::new(memory), share));
         Ok(Self {
             limiter: fallback.clone(),

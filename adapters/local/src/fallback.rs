@@ -48,18 +48,14 @@ pub struct FallbackLimiter {
 pub struct ReplicaShare {
     /// How many replicas there are; 0 counts as 1.
     pub replicas: u32,
-    /// Which of them this is, from 0, if that is known: the first ones take the remainder of the division. A limit smaller
-    /// than the number of replicas refuses everything at those that get nothing of it.
-    pub index: Option<u32>,
 }
 
 impl ReplicaShare {
-    /// The shares of all replicas together are never more than the limit.
+    /// The shares of all replicas together are never more than the limit. One that is smaller than the number of replicas
+    /// refuses everything.
     #[must_use]
     pub fn of(&self, limit: u64) -> u64 {
-        let replicas = u64::from(self.replicas.max(1));
-        let takes_one_more = self.index.is_some_and(|index| u64::from(index) < limit % replicas);
-        limit / replicas + u64::from(takes_one_more)
+        limit / u64::from(self.replicas.max(1))
     }
 }
 

@@ -16,6 +16,8 @@ use uuid::Uuid;
 
 use super::*;
 
+mod surplus;
+
 #[derive(Default)]
 struct MovableClock(AtomicU64);
 
@@ -95,7 +97,7 @@ struct Replica {
 
 const PROCESS: Holder = Holder::Process { spool: SpoolId(Uuid::from_u128(7)), generation: 3 };
 const SHARED: Holder = Holder::Shared(Epoch(1));
-const ALONE: ReplicaShare = ReplicaShare { replicas: 1, index: Some(0) };
+const ALONE: ReplicaShare = ReplicaShare { replicas: 1 };
 
 impl Replica {
     fn new(share: ReplicaShare, process: OnceLock<Holder>) -> Self {
@@ -288,21 +290,19 @@ async fn money_is_not_held_before_this_process_can_be_charged() {
 }
 
 #[test]
-fn all_shares_together_are_the_limit() {
+fn all_shares_together_are_as_much_of_the_limit_as_can_be_divided() {
     for replicas in 0..9 {
         for limit in [0, 1, 2, 3, 7, 8, 9, 1_000, u64::MAX] {
-            let share = |index| ReplicaShare { replicas, index }.of(limit);
-            let sum: u128 = (0..replicas.max(1)).map(|index| u128::from(share(Some(index)))).sum();
-            assert_eq!(sum, u128::from(limit), "{limit} over {replicas}");
-            assert!(u128::from(share(None)) * u128::from(replicas.max(1)) <= u128::from(limit));
+            let all = u64::from(replicas.max(1));
+            let together = u128::from(ReplicaShare { replicas }.of(limit)) * u128::from(all);
+            assert_eq!(u128::from(limit) - together, u128::from(limit % all), "{limit} over {replicas}");
         }
     }
 }
 
 #[tokio::test]
-async fn replicas_that_cannot_see_each_other_admit_the_limit_and_no_more() {
-    let replicas: Vec<Replica> =
-        (0..3).map(|index| Replica::down(ReplicaShare { replicas: 3, index: Some(index) })).collect();
+async fn replicas_that_cannot_see_each_other_admit_no_more_than_the_limit() {
+    let replicas: Vec<Replica> = (0..3).map(|_| Replica::down(ReplicaShare { replicas: 3 })).collect();
     for kind in [LimitKind::Requests, LimitKind::Concurrency, LimitKind::Tokens] {
         let mut admitted = Vec::new();
         for replica in &replicas {
@@ -319,7 +319,7 @@ async fn replicas_that_cannot_see_each_other_admit_the_limit_and_no_more() {
             }
             admitted.push(here);
         }
-        assert_eq!(admitted, [4, 4, 3], "{kind:?}");
+        assert_eq!(admitted, [3, 3, 3], "{kind:?}");
     }
 }
 
@@ -440,33 +440,6 @@ async fn an_outage_among_many_requests_leaves_nothing_behind() {
     assert!(!replica.limiter.leases.contains(lease(0)));
 }
 
-#[tokio::test]
-async fn what_was_granted_to_this_process_and_not_spent_is_given_back() {
-    let replica = Replica::down(ALONE);
-    let (window, scope) = (MoneyWindow::TOTAL, user("u"));
-    replica.limiter.grant(&grant(scope.clone(), PROCESS, 100, false)).await.unwrap();
-    let money = [budget(scope.clone(), 30, OutagePolicy::LocalShare)];
-    let claims = claims(&[], &money);
-    replica.hold(1, &claims).await;
-    replica.hold(2, &claims).await;
-    replica.limiter.settle(spent(lease(1), PROCESS, &claims, &[10]));
-    replica.shared.come_back();
-
-    assert_eq!(replica.limiter.surplus(), [(scope.clone(), window)]);
-    assert_eq!(replica.limiter.give_back(&scope, &window), Some((PROCESS, PicoUsdSum(40))));
-    // Until the ledger has heard of it, it is to be told.
-    assert_eq!(replica.limiter.surplus(), [(scope.clone(), window)]);
-    replica.limiter.gave_back(&scope, &window, PicoUsdSum(40));
-    assert_eq!(replica.limiter.surplus(), []);
-    // What runs may still turn out to cost less.
-    replica.limiter.settle(spent(lease(2), PROCESS, &claims, &[0]));
-    assert_eq!(replica.limiter.give_back(&scope, &window), Some((PROCESS, PicoUsdSum(10))));
-    replica.go_down();
-    let missing = NeededGrant { claim: 0, granted: Some(PicoUsdSum(10)) };
-    let reply = replica.reserve(3, &claims).await;
-    assert_eq!(reply, Reservation::NeedsGrants { holder: PROCESS, needed: vec![missing] });
-}
-
 /// The shared limiter was too slow once. What it is told to void must not be what it is asked for again.
 #[tokio::test]
 async fn a_lease_that_was_in_doubt_once_is_never_held_by_the_shared_limiter() {
@@ -499,18 +472,4 @@ async fn what_was_never_held_is_forgotten_after_a_while() {
     }
     assert!(!replica.limiter.leases.contains(lease(1)));
     assert!(replica.limiter.leases.contains(lease(1_200)));
-}
-
-/// The ledger may have recorded a grant and not have been heard.
-#[tokio::test]
-async fn a_grant_that_nobody_heard_of_is_given_back_too() {
-    let replica = Replica::down(ALONE);
-    let (window, scope) = (MoneyWindow::TOTAL, user("u"));
-    replica.limiter.grant(&grant(scope.clone(), PROCESS, 0, false)).await.unwrap();
-    assert_eq!(replica.limiter.surplus(), []);
-    replica.limiter.gave_back(&scope, &window, PicoUsdSum(i128::MAX));
-    assert_eq!(replica.limiter.surplus(), [(scope.clone(), window)]);
-    assert_eq!(replica.limiter.give_back(&scope, &window), Some((PROCESS, PicoUsdSum(0))));
-    replica.limiter.gave_back(&scope, &window, PicoUsdSum(0));
-    assert_eq!(replica.limiter.surplus(), []);
 }
