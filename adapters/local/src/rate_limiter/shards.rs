@@ -1,14 +1,11 @@
 //! The cells of all scopes, in shards that lock apart from each other.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::PoisonError, time::Duration};
 
 use ai4free_ports::rate_limiter::{RATE_WINDOW, Scope};
 
-use super::Cell;
+// The test of the lock order puts loom's locks in their place.
+use super::{Cell, Mutex, MutexGuard};
 
 /// One for each value of a byte.
 const SHARDS: usize = 256;
