@@ -259,7 +259,7 @@ pub trait RateLimiter: Send + Sync {
     /// Idempotent by lease: a lease that is held already answers `Held` and counts once.
     ///
     /// # Errors
-    /// MUST fail (within the adapter's deadline, 150 ms) when it can't know; the caller then settles with
+    /// MUST fail (within the deadline that the adapter was given, 150 ms if none) when it can't know; the caller then settles with
     /// [`Certainty::Unknown`]. A lease that was voided fails too.
     async fn reserve(&self, lease: LeaseId, claims: &Claims) -> Result<Reservation, LimiterDown>;
 

@@ -1,5 +1,7 @@
 //! `[redis]`.
 
+use std::time::Duration;
+
 use ai4free_ports::provider_settings::Secret;
 
 use super::section::Section;
@@ -10,6 +12,8 @@ pub struct Redis {
     pub url: Secret,
     /// Begins the name of every key, within `{}`.
     pub prefix: String,
+    /// How long an answer is waited for.
+    pub timeout: Duration,
 }
 
 /// `None`: limits are kept in this process.
@@ -25,6 +29,7 @@ pub(super) fn read(section: Section<'_>) -> Option<Redis> {
     if prefix.is_empty() || prefix.len() > 32 || !is_plain {
         section.wrong("prefix", "expected 1 to 32 characters of A-Z a-z 0-9 . _ -");
     }
+    let timeout = Duration::from_millis(section.number("timeout_ms", 20..=5_000));
     section.finish();
-    url.map(|url| Redis { url, prefix })
+    url.map(|url| Redis { url, prefix, timeout })
 }

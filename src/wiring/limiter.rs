@@ -124,7 +124,7 @@ pub(super) fn connect_redis(
     end: &CancellationToken,
     workers: &mut Workers,
 ) -> anyhow::Result<Arc<RedisRateLimiter>> {
-    let options = RedisOptions::new(redis.url.expose(), replica)?.prefix(&redis.prefix)?;
+    let options = RedisOptions::new(redis.url.expose(), replica)?.prefix(&redis.prefix)?.deadline(redis.timeout);
     let (limiter, worker) = RedisRateLimiter::connect(&options, ledger.clone(), end.clone());
     workers.run("limiter", worker);
     Ok(limiter)

@@ -24,10 +24,8 @@ use crate::{
     unavailable::Unavailable,
 };
 
-/// Of one call, a reload of the script included: the port allows 150 ms, and the answer has to be made within them as well.
-pub(crate) const DEADLINE: Duration = Duration::from_millis(130);
-/// Of one command; less than the deadline, so that the client itself forgets the command.
-const COMMAND_TIMEOUT: Duration = Duration::from_millis(120);
+/// What is left of the deadline for the client itself to forget a command that was not answered.
+const FORGETTING: Duration = Duration::from_millis(10);
 const PROBE_EVERY: Duration = Duration::from_millis(250);
 /// Probes without an answer after which a connection is replaced: about a second.
 const SILENCES: u32 = 3;
@@ -38,15 +36,24 @@ pub(crate) struct Connections {
     next: AtomicUsize,
     breaker: Breaker,
     script: Script,
+    deadline: Duration,
 }
 
 impl Connections {
     /// Connects nothing yet: see [`Connections::run`].
     pub(crate) fn new(options: &RedisOptions, script: Script) -> Self {
+        let command_timeout = options.deadline.saturating_sub(FORGETTING);
         let fail_fast =
-            Options { max_attempts: Some(1), timeout: Some(COMMAND_TIMEOUT), fail_fast: true, ..Options::default() };
-        let clients = (0..options.connections).map(|_| client(options).with_options(&fail_fast)).collect();
-        Self { clients, next: AtomicUsize::new(0), breaker: Breaker::default(), script }
+            Options { max_attempts: Some(1), timeout: Some(command_timeout), fail_fast: true, ..Options::default() };
+        let clients =
+            (0..options.connections).map(|_| client(options, command_timeout).with_options(&fail_fast)).collect();
+        let deadline = options.deadline;
+        Self { clients, next: AtomicUsize::new(0), breaker: Breaker::default(), script, deadline }
+    }
+
+    /// Of one call, a reload of the script included.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline
     }
 
     /// Calls the script. `arguments` may be asked twice.
@@ -80,7 +87,7 @@ impl Connections {
         if self.breaker.is_open() {
             return Err(Unavailable::Suspended);
         }
-        let outcome = match timeout(DEADLINE, command).await {
+        let outcome = match timeout(self.deadline, command).await {
             Err(_) => Err(Unavailable::Timeout),
             Ok(Err(error)) if *error.kind() == ErrorKind::Timeout => Err(Unavailable::Timeout),
             Ok(Err(error)) => Err(Unavailable::Refused(error)),
@@ -128,7 +135,7 @@ impl Connections {
     pub(crate) async fn close(&self) {
         let quits = join_all(self.clients.iter().map(|client| client.quit()));
         // A server that does not answer is not worth waiting for.
-        let _ = timeout(DEADLINE, quits).await;
+        let _ = timeout(self.deadline, quits).await;
     }
 
     /// The next connection in turn, or the one after it that is connected.
@@ -160,7 +167,7 @@ impl Connections {
             if !self.breaker.is_suspicious() {
                 continue;
             }
-            let answers = join_all(self.clients.iter().map(is_alive)).await;
+            let answers = join_all(self.clients.iter().map(|client| is_alive(client, self.deadline))).await;
             if self.breaker.is_open() && answers.contains(&true) {
                 self.breaker.answered();
             }
@@ -188,8 +195,8 @@ impl Connections {
     }
 }
 
-async fn is_alive(client: &WithOptions<Client>) -> bool {
-    matches!(timeout(DEADLINE, client.ping::<()>(None)).await, Ok(Ok(())))
+async fn is_alive(client: &WithOptions<Client>, deadline: Duration) -> bool {
+    matches!(timeout(deadline, client.ping::<()>(None)).await, Ok(Ok(())))
 }
 
 /// Asks for a new connection, and does not wait for it: a silent server would not let it through.
@@ -208,10 +215,10 @@ async fn keep_connected(client: &WithOptions<Client>) {
 }
 
 /// The client's defaults wait for ever: for an answer, and in one case for a connection.
-fn client(options: &RedisOptions) -> Client {
+fn client(options: &RedisOptions, command_timeout: Duration) -> Client {
     let mut server = options.server.clone();
     server.fail_fast = false;
-    let performance = PerformanceConfig { default_command_timeout: COMMAND_TIMEOUT, ..PerformanceConfig::default() };
+    let performance = PerformanceConfig { default_command_timeout: command_timeout, ..PerformanceConfig::default() };
     let connection = ConnectionConfig {
         connection_timeout: Duration::from_millis(500),
         internal_command_timeout: Duration::from_millis(500),

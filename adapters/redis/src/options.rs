@@ -1,9 +1,14 @@
+use std::time::Duration;
+
 use fred::{error::ErrorKind, types::config::Config};
 
 use crate::script::TimeSource;
 
 const SCHEMES: [&str; 6] =
     ["redis://", "rediss://", "redis-cluster://", "rediss-cluster://", "redis-sentinel://", "rediss-sentinel://"];
+
+/// A caller is promised 150 ms, and the answer has to be made within them as well.
+const DEADLINE: Duration = Duration::from_millis(130);
 
 /// Where Redis is, and under which names this replica writes there. Has no `Debug`: it holds the password.
 #[derive(Clone)]
@@ -12,6 +17,7 @@ pub struct RedisOptions {
     pub(crate) replica: Box<str>,
     pub(crate) prefix: Box<str>,
     pub(crate) connections: usize,
+    pub(crate) deadline: Duration,
     pub(crate) time: TimeSource,
 }
 
@@ -47,7 +53,8 @@ impl RedisOptions {
             ErrorKind::Tls => InvalidOptions::Tls(error.into()),
             _ => InvalidOptions::Url,
         })?;
-        Ok(Self { server, replica: replica.into(), prefix: "a4f".into(), connections: 4, time: TimeSource::Server })
+        let (prefix, time) = ("a4f".into(), TimeSource::Server);
+        Ok(Self { server, replica: replica.into(), prefix, connections: 4, deadline: DEADLINE, time })
     }
 
     /// The hash tag of all keys, `a4f` if not set: installations that share one Redis need different ones.
@@ -61,6 +68,14 @@ impl RedisOptions {
         }
         self.prefix = prefix.into();
         Ok(self)
+    }
+
+    /// How long an answer is waited for, 130 ms if not set. For a Redis that is far away: a reservation that takes longer is
+    /// decided without it.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
     }
 
     /// Lets [`crate::RedisRateLimiter::move_time`] decide the time, for all limiters with the same prefix.

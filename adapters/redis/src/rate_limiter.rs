@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    connection::{Connections, DEADLINE},
+    connection::Connections,
     dead_replicas::{self, Death, GivenUp, Undertaker},
     epochs::Epochs,
     heartbeat,
@@ -163,7 +163,7 @@ impl RedisRateLimiter {
                 }
             }
         };
-        timeout(DEADLINE, calls).await.unwrap_or(Err(Unavailable::Timeout))
+        timeout(self.connections.deadline(), calls).await.unwrap_or(Err(Unavailable::Timeout))
     }
 
     async fn reserve_all(&self, lease: LeaseId, claims: &Claims) -> Result<Reservation, Unavailable> {
@@ -214,14 +214,15 @@ impl RateLimiter for RedisRateLimiter {
 
     async fn forget(&self, holder: Holder) -> Result<(), LimiterDown> {
         if let Holder::Shared(epoch) = holder {
-            let left = timeout(DEADLINE, self.epochs.leave(epoch)).await;
+            let left = timeout(self.connections.deadline(), self.epochs.leave(epoch)).await;
             left.unwrap_or(Err(Unavailable::Timeout))?;
         }
         Ok(())
     }
 
     async fn standing(&self, scope: &Scope, window: &MoneyWindow) -> Result<Option<GrantStanding>, LimiterDown> {
-        let current = timeout(DEADLINE, self.epochs.current()).await.unwrap_or(Err(Unavailable::Timeout))?;
+        let current =
+            timeout(self.connections.deadline(), self.epochs.current()).await.unwrap_or(Err(Unavailable::Timeout))?;
         let key = self.keys.budget(current.epoch, scope, window);
         let client = self.connections.client()?;
         let fields = client.hmget::<Vec<Option<i64>>, _, _>(key, money::STANDING_FIELDS.to_vec());
