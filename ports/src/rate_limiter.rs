@@ -158,7 +158,7 @@ pub struct LeaseId {
     pub number: u16,
 }
 
-/// How much is left of a claim's limit after the reservation.
+/// How much is left of a claim's limit, after the reservation if there was one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
     pub remaining: u64,
@@ -176,7 +176,12 @@ pub enum Reservation {
     /// This claim (an index into the counts) has not enough left.
     Refused {
         claim: usize,
-        remaining: u64,
+        /// What counts against the limit now and was used by requests that have ended.
+        settled: u64,
+        /// What counts against the limit now and is only reserved, by requests that have not ended. Of a rate, what they
+        /// reserved within the window; nothing in flight is settled, so of [`LimitKind::Concurrency`] this is all.
+        reserved: u64,
+        standing: Standing,
         /// When the same request would be admitted if nothing more were used. Always more than zero.
         retry_after: Duration,
     },

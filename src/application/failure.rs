@@ -5,7 +5,7 @@ use std::time::Duration;
 use ai4free_ports::{
     error::{JournalError, LimiterDown, ProviderError, RequestError, StoreError},
     money::{PicoUsd, PicoUsdSum},
-    rate_limiter::{LimitKind, Scope},
+    rate_limiter::{LimitKind, Scope, Standing},
     runtime::Timestamp,
 };
 
@@ -98,7 +98,12 @@ pub struct LimitReached {
     pub scope: Scope,
     pub kind: LimitKind,
     pub limit: u64,
-    pub remaining: u64,
+    /// By requests that have ended.
+    pub settled: u64,
+    /// By requests that run.
+    pub reserved: u64,
+    /// What is left, and when all of it is.
+    pub standing: Standing,
     /// What this request wanted to reserve.
     pub requested: u64,
     pub retry_after: Duration,

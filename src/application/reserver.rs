@@ -1,18 +1,15 @@
 //! Asks the limiter for a reservation until it says yes or no, and brings it the grants that money takes.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
 };
 
 use ai4free_ports::{
     budget::{Budget, GrantStanding, MoneyWindow},
     money::{PicoUsd, PicoUsdSum},
     rate_limiter::{
-        Claim, Claims, Held, LeaseId, LimitKind, MoneyClaim, RateLimiter, Reservation, Settlement, Standing,
+        Claim, Claims, Held, LeaseId, LimitKind, MoneyClaim, RateLimiter, Reservation, Scope, Settlement, Standing,
     },
     runtime::{Calendar, Clock, Timestamp},
 };
@@ -96,10 +93,19 @@ impl Reserver {
                     }
                     return Ok(held);
                 }
-                Reservation::Refused { claim, remaining, retry_after } => {
-                    let claim = claims.counts.get(claim).ok_or_else(broken)?;
-                    let reached = reached(claim, remaining, retry_after);
-                    return Err(NotHeld::Refused(Failure::LimitReached(Box::new(reached))));
+                Reservation::Refused { claim, settled, reserved, standing, retry_after } => {
+                    let Claim { scope, kind, limit, amount, .. } = claims.counts.get(claim).ok_or_else(broken)?.clone();
+                    return Err(NotHeld::Refused(Failure::LimitReached(Box::new(LimitReached {
+                        headers: headers(&scope, kind, limit, standing),
+                        scope,
+                        kind,
+                        limit,
+                        settled,
+                        reserved,
+                        standing,
+                        requested: amount,
+                        retry_after,
+                    }))));
                 }
                 Reservation::Exhausted { claim, standing } => {
                     let claim = claims.money.get(claim).ok_or_else(broken)?;
@@ -137,27 +143,14 @@ fn broken() -> NotHeld {
     NotHeld::Unknown(Failure::unavailable(Unavailable::RateLimiter))
 }
 
-fn reached(claim: &Claim, remaining: u64, retry_after: Duration) -> LimitReached {
-    let standing = LimitStanding {
-        scope: claim.scope.clone(),
-        limit: claim.limit,
-        standing: Standing { remaining, reset: retry_after },
-    };
-    let headers = match claim.kind {
+fn headers(scope: &Scope, kind: LimitKind, limit: u64, standing: Standing) -> LimitHeaders {
+    let standing = Some(LimitStanding { scope: scope.clone(), limit, standing });
+    match kind {
         LimitKind::Requests | LimitKind::ImageRequests => {
-            LimitHeaders { requests: Some(standing), ..LimitHeaders::default() }
+            LimitHeaders { requests: standing, ..LimitHeaders::default() }
         }
-        LimitKind::Tokens => LimitHeaders { tokens: Some(standing), ..LimitHeaders::default() },
+        LimitKind::Tokens => LimitHeaders { tokens: standing, ..LimitHeaders::default() },
         LimitKind::Concurrency => LimitHeaders::default(),
-    };
-    LimitReached {
-        scope: claim.scope.clone(),
-        kind: claim.kind,
-        limit: claim.limit,
-        remaining,
-        requested: claim.amount,
-        retry_after,
-        headers,
     }
 }
 

@@ -220,9 +220,10 @@ fn unauthenticated(problem: AuthenticationProblem) -> ApiError {
 
 /// `insufficient_quota` and `x-should-retry: false`: the official clients give up at once instead of asking again.
 fn budget_exhausted(budget: &BudgetExhausted) -> ApiError {
-    let resets = budget.resets_at.map_or_else(String::new, |at| format!(", resets at {}", moment::rfc3339(at)));
+    let resets =
+        budget.resets_at.map_or_else(|| "never resets".to_owned(), |at| format!("resets at {}", moment::rfc3339(at)));
     let message = format!(
-        "The budget of this {} does not cover this request: it may cost ${}, and ${} of ${} remain (settled ${}, reserved ${}{resets}).",
+        "The budget of this {} does not cover this request: it may cost ${}, and ${} of ${} remain (settled ${}, reserved ${}, {resets}).",
         budget.scope.name(),
         budget.requested,
         budget.remaining(),
@@ -252,13 +253,21 @@ fn limit_reached(limit: &LimitReached) -> ApiError {
         error.headers = limit_headers::headers(&limit.headers);
         return error;
     }
+    let resets = match limit.kind {
+        // Nobody knows when.
+        LimitKind::Concurrency => "as requests end".to_owned(),
+        LimitKind::Requests | LimitKind::ImageRequests | LimitKind::Tokens => {
+            format!("in {}", limit_headers::go_duration(limit.standing.reset))
+        }
+    };
     let message = format!(
-        "Rate limit reached for the {} in {}: limit {} {unit}, used {}, remaining {}, requested {}. Try again in {}.",
+        "Rate limit reached for the {} in {}: limit {} {unit}, settled {}, reserved {}, remaining {}, requested {}, resets {resets}. Try again in {}.",
         limit.scope.name(),
         limit.kind.name(),
         limit.limit,
-        limit.limit.saturating_sub(limit.remaining),
-        limit.remaining,
+        limit.settled,
+        limit.reserved,
+        limit.standing.remaining,
         limit.requested,
         limit_headers::go_duration(limit.retry_after),
     );

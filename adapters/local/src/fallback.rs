@@ -90,8 +90,8 @@ impl FallbackLimiter {
                     is_degraded: true,
                 })
             }
-            Reservation::Refused { claim, remaining, retry_after } => {
-                Reservation::Refused { claim: place(&enforced.counts, claim), remaining, retry_after }
+            Reservation::Refused { claim, settled, reserved, standing, retry_after } => {
+                Reservation::Refused { claim: place(&enforced.counts, claim), settled, reserved, standing, retry_after }
             }
             Reservation::Exhausted { claim, standing } => {
                 Reservation::Exhausted { claim: place(&enforced.money, claim), standing }

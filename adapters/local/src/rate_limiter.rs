@@ -163,7 +163,7 @@ impl RateLimiter for MemoryRateLimiter {
                 continue;
             };
             for SettledClaim { claim, actual } in run {
-                cell.correct(claim.kind, second, claim.amount, if is_held { *actual } else { 0 });
+                cell.settle(claim.kind, second, claim.amount, if is_held { *actual } else { 0 });
             }
         }
         for SettledMoney { claim, actual } in &settlement.money {
@@ -239,7 +239,7 @@ impl LeaseShard {
 
 /// The claim that has to wait longest: only then would the whole request be admitted.
 fn refusal(scopes: &mut LockedScopes<'_>, claims: &[Claim], now: Duration) -> Option<Reservation> {
-    let mut longest: Option<(usize, u64, Duration)> = None;
+    let (mut longest, mut refusal) = (Duration::ZERO, None);
     let mut before = 0;
     for (scope, run) in runs(claims) {
         let cell = scopes.cell(scope)?;
@@ -254,13 +254,16 @@ fn refusal(scopes: &mut LockedScopes<'_>, claims: &[Claim], now: Duration) -> Op
                     Duration::from_secs(cell.fits_at(claim)).saturating_sub(now)
                 }
             };
-            if longest.is_none_or(|(_, _, longest)| wait > longest) {
-                longest = Some((index, cell.remaining(claim), wait));
+            if refusal.is_none() || wait > longest {
+                let (settled, reserved) = cell.parts(claim.kind);
+                let standing = standing(cell, claim, now);
+                longest = wait;
+                refusal = Some(Reservation::Refused { claim: index, settled, reserved, standing, retry_after: wait });
             }
         }
         before += run.len();
     }
-    longest.map(|(claim, remaining, retry_after)| Reservation::Refused { claim, remaining, retry_after })
+    refusal
 }
 
 /// Counts claims that were found to fit.
@@ -269,7 +272,7 @@ fn take(scopes: &mut LockedScopes<'_>, claims: &[Claim], now: Duration) -> Vec<S
     for (scope, run) in runs(claims) {
         let Some(cell) = scopes.cell(scope) else { continue };
         for claim in run {
-            cell.add(claim.kind, claim.amount);
+            cell.reserve(claim.kind, claim.amount);
             standings.push(standing(cell, claim, now));
         }
     }

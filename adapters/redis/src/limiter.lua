@@ -10,7 +10,8 @@
 -- KEYS[2]   the latest second that any caller saw
 -- KEYS[3]   the epoch that this server's data belongs to
 -- KEYS[4..] one per claim, unless the operation says something else
---             rate         hash: <second> -> used in it; s sum, o oldest second, n newest second
+--             rate         hash: <second> -> used in it, r<second> -> what of that is reserved by what has not ended; s sum
+--                          of what is used, o oldest second, n newest second
 --             concurrency  sorted set: lease id, its score the millisecond at which it expires
 --             budget       see money.lua
 -- ARGV[1]   operation; the rest is told there. The first number of every reply says how it went.
@@ -34,51 +35,68 @@ end
 
 -- Brings a rate to this second: what left the window is free again.
 local function roll(key)
-  local found = call('HMGET', key, 's', 'o', 'n', second)
+  local found = call('HMGET', key, 's', 'o', 'n', second, 'r' .. second)
   local sum, oldest, newest = tonumber(found[1]), tonumber(found[2]), tonumber(found[3])
-  if not sum then return { sum = 0, oldest = second, own = 0 } end
+  if not sum then return { sum = 0, oldest = second, own = 0, own_reserved = 0 } end
   if newest < second - WINDOW or newest > second then
     call('DEL', key)
-    return { sum = 0, oldest = second, own = 0 }
+    return { sum = 0, oldest = second, own = 0, own_reserved = 0 }
   end
   local first = second - WINDOW
   if oldest < first then
     local left, gone = {}, {}
     for bucket = oldest, first - 1 do left[#left + 1] = bucket end
     for i, used in ipairs(call('HMGET', key, unpack(left))) do
-      if used then sum = sum - used; gone[#gone + 1] = left[i] end
+      if used then
+        sum = sum - used
+        gone[#gone + 1] = left[i]
+        gone[#gone + 1] = 'r' .. left[i]
+      end
     end
     if #gone > 0 then call('HDEL', key, unpack(gone)) end
     oldest = first
     call('HSET', key, 's', sum, 'o', oldest)
   end
-  return { sum = sum, oldest = oldest, own = tonumber(found[4]) or 0 }
+  return { sum = sum, oldest = oldest, own = tonumber(found[4]) or 0, own_reserved = tonumber(found[5]) or 0 }
 end
 
--- Milliseconds until `used` fits under `limit` if nothing more is used; a whole window if it never does.
-local function wait_ms(key, rate, limit, used)
-  local buckets = {}
-  for bucket = rate.oldest, second do buckets[#buckets + 1] = bucket end
-  local left, fits_at = rate.sum, second + WINDOW + 1
-  for i, freed in ipairs(call('HMGET', key, unpack(buckets))) do
-    left = left - (tonumber(freed) or 0)
-    if left + used <= limit then fits_at = buckets[i] + WINDOW + 1; break end
+-- The seconds of a rate in which something was used, the oldest first: which, how much, and what of it is reserved.
+local function buckets_of(key, rate)
+  local found, fields, buckets = {}, call('HGETALL', key), {}
+  for i = 1, #fields, 2 do found[fields[i]] = tonumber(fields[i + 1]) end
+  for bucket = rate.oldest, second do
+    local name = string.format('%d', bucket)
+    local used = found[name] or 0
+    if used > 0 then
+      -- Less is used than reserved only where a release that does not know what is reserved has settled it.
+      buckets[#buckets + 1] = { at = bucket, used = used, reserved = math.min(found['r' .. name] or 0, used) }
+    end
   end
-  return fits_at * 1000 - now
+  return buckets
+end
+
+-- Milliseconds until what was used in a second is free again.
+local function free_ms(bucket)
+  return (bucket + WINDOW + 1) * 1000 - now
 end
 
 -- Milliseconds until the limit is whole if nothing more than `added` is used.
 local function whole_ms(key, rate, added)
   if rate.sum + added == 0 then return 0 end
-  local last = second
-  if rate.own + added == 0 then
-    local buckets = {}
-    for bucket = rate.oldest, second do buckets[#buckets + 1] = bucket end
-    for i, used in ipairs(call('HMGET', key, unpack(buckets))) do
-      if (tonumber(used) or 0) > 0 then last = buckets[i] end
-    end
+  if rate.own + added > 0 then return free_ms(second) end
+  local buckets = buckets_of(key, rate)
+  return free_ms(buckets[#buckets].at)
+end
+
+-- What is settled of a rate and what is reserved; the milliseconds until the limit is whole and until `amount` fits, if
+-- nothing more is used: a whole window if it never does.
+local function assess(key, rate, limit, amount)
+  local left, reserved, whole, fits = rate.sum, 0, 0, nil
+  for _, bucket in ipairs(buckets_of(key, rate)) do
+    left, reserved, whole = left - bucket.used, reserved + bucket.reserved, free_ms(bucket.at)
+    if not fits and left + amount <= limit then fits = whole end
   end
-  return (last + WINDOW + 1) * 1000 - now
+  return rate.sum - reserved, reserved, whole, fits or free_ms(second)
 end
 
 -- The reply where another epoch's data is, or none's: -1.
@@ -130,8 +148,11 @@ local function judge_counts(last, is_held)
       used = call('ZCOUNT', key, string.format('(%d', now), '+inf')
     end
     if used + amount > limit and not is_held then
-      local wait = rate and wait_ms(key, rate, limit, amount) or CONCURRENCY_RETRY_MS
-      if not refusal or wait > refusal[4] then refusal = { REFUSED, i - FIRST, math.max(limit - used, 0), wait } end
+      local settled, reserved, whole, wait = 0, used, 0, CONCURRENCY_RETRY_MS
+      if rate then settled, reserved, whole, wait = assess(key, rate, limit, amount) end
+      if not refusal or wait > refusal[7] then
+        refusal = { REFUSED, i - FIRST, settled, reserved, math.max(limit - used, 0), whole, wait }
+      end
     elseif not refusal then
       planned[i] = rate or used
       standings[#standings + 1] = math.max(limit - used - amount, 0)
@@ -144,7 +165,7 @@ end
 local function write_count(key, planned, lease)
   if type(planned) == 'table' then
     call('HSET', key, 's', planned.sum + planned.amount, 'o', planned.oldest, 'n', second,
-      second, planned.own + planned.amount)
+      second, planned.own + planned.amount, 'r' .. second, planned.own_reserved + planned.amount)
     if planned.own == 0 or stepped_back then call('EXPIRE', key, WINDOW + 2) end
   else
     if planned % 64 == 0 then call('ZREMRANGEBYSCORE', key, '-inf', now) end
@@ -158,7 +179,8 @@ end
 --   -> HELD, then per count what remains and the milliseconds until the limit is whole, then per money claim its standing
 --    | WRONG_WINDOW, now
 --    | EXHAUSTED, index of the money claim, its standing
---    | REFUSED, index of the count that waits longest, what remains of it, milliseconds
+--    | REFUSED, index of the count that waits longest, what of it is settled, reserved and left, the milliseconds until the
+--      limit is whole, and until the claim fits
 --    | NEEDS_GRANTS, then per money claim in need its index and what is granted (-1: nothing ever)
 --    | VOIDED before it arrived
 local function reserve(top_up)
@@ -209,9 +231,19 @@ local function grant()
   return { DONE }
 end
 
+-- What was reserved in a second is so no longer, and what was used differs from it by `change`.
+local function settle_rate(key, reserved_in, reserved, change)
+  local field = 'r' .. reserved_in
+  if call('HINCRBY', key, field, -reserved) <= 0 then call('HDEL', key, field) end
+  if change == 0 then return end
+  local found = call('HMGET', key, 's', reserved_in)
+  -- No such bucket: it left the window, and nothing is owed.
+  if found[2] then call('HSET', key, 's', found[1] + change, reserved_in, found[2] + change) end
+end
+
 -- S: a batch; per settlement: lease, 'h' (held), 'u' (unknown: void it, also if it arrives later) or 'd' (dead: void it),
--- number of counts, number of money claims; per count its kind and for a rate what was used minus what was reserved; per
--- money claim what was reserved and what was used. What is voided is told by the lease itself, as far as it is money.
+-- number of counts, number of money claims; per count its kind and for a rate what was reserved, and what was used minus
+-- that; per money claim what was reserved and what was used. What is voided is told by the lease itself, as far as it is money.
 --   -> DONE
 local function settle()
   local at, claim = 2, FIRST
@@ -231,13 +263,8 @@ local function settle()
     for i = claim, first_money - 1 do
       local key = KEYS[i]
       if ARGV[at] == 'w' then
-        local change = tonumber(ARGV[at + 1])
-        if reserved_in and change ~= 0 then
-          local found = call('HMGET', key, 's', reserved_in)
-          -- No such bucket: it left the window, and nothing is owed.
-          if found[2] then call('HSET', key, 's', found[1] + change, reserved_in, found[2] + change) end
-        end
-        at = at + 2
+        if reserved_in then settle_rate(key, reserved_in, tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])) end
+        at = at + 3
       else
         if reserved_in then call('ZREM', key, lease) end
         at = at + 1

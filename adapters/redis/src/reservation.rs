@@ -53,9 +53,11 @@ pub(crate) fn understand(reply: &[i64], claims: &Claims, epoch: Option<Epoch>) -
                 is_degraded: false,
             }))
         }
-        [1, claim, remaining, retry_after] => Ok(Reservation::Refused {
+        [1, claim, settled, reserved, remaining, reset, retry_after] => Ok(Reservation::Refused {
             claim: index(*claim)?,
-            remaining: positive(*remaining)?,
+            settled: positive(*settled)?,
+            reserved: positive(*reserved)?,
+            standing: standing(&[*remaining, *reset])?,
             retry_after: Duration::from_millis(positive(*retry_after)?),
         }),
         [2] => Err(Unavailable::Voided),

@@ -223,7 +223,8 @@ fn arguments(keys: &Keys, batch: &[Settlement]) -> Arguments {
                         Certainty::Held => countable(*actual),
                         Certainty::Unknown => 0,
                     };
-                    arguments.values.extend(["w".into(), (used - countable(claim.amount)).into()]);
+                    let reserved = countable(claim.amount);
+                    arguments.values.extend(["w".into(), reserved.into(), (used - reserved).into()]);
                 }
             }
         }

@@ -15,16 +15,21 @@ use async_trait::async_trait;
 use tokio::task::JoinSet;
 
 use fixture::{key, user};
+use refusals::told;
 
 pub use budget::{claims, holder_of, money_claim, spent, time_of, voided};
 pub use fixture::{claim, counts, lease, settlement, void};
 pub use model::{any_order_of_operations_agrees_with_a_naive_model, no_interval_of_a_window_holds_more_than_the_limit};
+pub use refusals::{
+    a_refusal_tells_apart_what_is_settled_and_what_is_reserved, what_runs_longer_than_a_window_is_reserved_no_more,
+};
 
 mod budget;
 mod fixture;
 mod model;
 pub mod money;
 mod money_model;
+mod refusals;
 
 const KINDS: [LimitKind; 4] =
     [LimitKind::Requests, LimitKind::ImageRequests, LimitKind::Tokens, LimitKind::Concurrency];
@@ -73,6 +78,8 @@ macro_rules! rate_limiter_contract {
             retry_after_is_exact,
             retry_after_is_that_of_the_claim_that_waits_longest,
             standings_tell_what_is_left_and_when_it_is_whole_again,
+            a_refusal_tells_apart_what_is_settled_and_what_is_reserved,
+            what_runs_longer_than_a_window_is_reserved_no_more,
             kinds_and_scopes_do_not_mix,
             unusual_scope_ids_are_kept_apart,
             a_limit_lowered_in_mid_window_holds_at_once,
@@ -302,7 +309,7 @@ pub async fn more_than_was_reserved_counts_in_full(harness: &impl Harness) {
     harness.limiter().settle(settlement(lease(1), &tokens(10), &[170]));
     harness.settled().await;
     let refused = harness.limiter().reserve(lease(2), &counts(&tokens(1))).await.unwrap();
-    assert_eq!(refused, Reservation::Refused { claim: 0, remaining: 0, retry_after: Duration::from_secs(61) });
+    assert_eq!(told(&refused), (0, [170, 0, 0], [61_000, 61_000]));
     harness.advance(Duration::from_secs(61)).await;
     assert!(held(harness, 3, &tokens(100)).await.is_some());
 }
@@ -325,8 +332,9 @@ pub async fn retry_after_is_exact(harness: &impl Harness) {
     }
     // 50 fit when the first two have left: the second one was used at 0.25 s, in second 0, as the first.
     let refused = harness.limiter().reserve(lease(10), &counts(&tokens(50))).await.unwrap();
-    let Reservation::Refused { claim: 0, remaining: 0, retry_after } = refused else { panic!("{refused:?}") };
-    assert_eq!(retry_after, Duration::from_millis(61_000 - 250 - 7_300 - 11_111));
+    let passed = 250 + 7_300 + 11_111;
+    assert_eq!(told(&refused), (0, [0, 100, 0], [68_000 - passed, 61_000 - passed]));
+    let retry_after = Duration::from_millis(61_000 - passed);
     harness.advance(retry_after - Duration::from_secs(1)).await;
     assert!(held(harness, 11, &tokens(50)).await.is_none());
     harness.advance(Duration::from_millis(999)).await;
@@ -341,9 +349,8 @@ pub async fn retry_after_is_that_of_the_claim_that_waits_longest(harness: &impl 
     assert!(held(harness, 2, &[claim(key(), LimitKind::Tokens, 10, 10)]).await.is_some());
     let both = [claim(Scope::Gateway, LimitKind::Requests, 1, 1), claim(key(), LimitKind::Tokens, 10, 1)];
     let refused = harness.limiter().reserve(lease(3), &counts(&both)).await.unwrap();
-    let retry_after = Duration::from_secs(61);
-    assert_eq!(refused, Reservation::Refused { claim: 1, remaining: 0, retry_after });
-    harness.advance(retry_after).await;
+    assert_eq!(told(&refused), (1, [0, 10, 0], [61_000, 61_000]));
+    harness.advance(Duration::from_secs(61)).await;
     assert!(held(harness, 4, &both).await.is_some());
 }
 
@@ -389,7 +396,7 @@ pub async fn a_limit_lowered_in_mid_window_holds_at_once(harness: &impl Harness)
     harness.advance(Duration::from_secs(10)).await;
     assert!(held(harness, 2, &tokens(100, 20)).await.is_some());
     let refused = harness.limiter().reserve(lease(3), &counts(&tokens(50, 10))).await.unwrap();
-    assert_eq!(refused, Reservation::Refused { claim: 0, remaining: 0, retry_after: Duration::from_secs(51) });
+    assert_eq!(told(&refused), (0, [0, 80, 0], [61_000, 51_000]));
     harness.advance(Duration::from_secs(51)).await;
     assert_eq!(held(harness, 4, &tokens(50, 10)).await.unwrap()[0].remaining, 20);
     assert!(held(harness, 5, &tokens(100, 70)).await.is_some());
@@ -399,9 +406,10 @@ pub async fn a_limit_of_zero_refuses_everything(harness: &impl Harness) {
     for kind in KINDS {
         for _ in 0..2 {
             let refused = harness.limiter().reserve(lease(1), &counts(&[claim(key(), kind, 0, 1)])).await.unwrap();
-            let Reservation::Refused { claim: 0, remaining: 0, retry_after } = refused else { panic!("{refused:?}") };
-            assert!(retry_after > Duration::ZERO);
-            harness.advance(retry_after).await;
+            let (claim, amounts, [_, retry_after]) = told(&refused);
+            assert_eq!((claim, amounts), (0, [0, 0, 0]));
+            assert!(retry_after > 0);
+            harness.advance(Duration::from_millis(retry_after)).await;
         }
     }
 }
@@ -444,7 +452,7 @@ async fn remaining(harness: &impl Harness, scope: Scope, kind: LimitKind, limit:
     }
     let probe = [claim(scope, kind, limit, limit + 1)];
     match harness.limiter().reserve(lease(u128::MAX), &counts(&probe)).await.unwrap() {
-        Reservation::Refused { remaining, .. } => remaining,
+        Reservation::Refused { standing, .. } => standing.remaining,
         other => panic!("not refused: {other:?}"),
     }
 }

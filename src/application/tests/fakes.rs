@@ -172,7 +172,8 @@ impl RateLimiter for FakeLimiter {
         }
         let counts = &claims.counts;
         if let Some(claim) = counts.iter().position(|claim| claim.amount > claim.limit) {
-            return Ok(Reservation::Refused { claim, remaining: 0, retry_after: Duration::from_secs(60) });
+            let (retry_after, standing) = (Duration::from_secs(60), Standing { remaining: 0, reset: Duration::ZERO });
+            return Ok(Reservation::Refused { claim, settled: 0, reserved: 0, standing, retry_after });
         }
         {
             let mut state = self.state.lock().unwrap();

@@ -210,7 +210,9 @@ async fn the_policy_of_each_claim_decides() {
             }];
             Reservation::Held(Held { counts, is_degraded: true, ..Held::default() })
         };
-        let refused = Reservation::Refused { claim: 0, remaining: 0, retry_after: Duration::from_secs(61) };
+        let (retry_after, reset) = (Duration::from_secs(61), Duration::from_secs(61));
+        let standing = Standing { remaining: 0, reset };
+        let refused = Reservation::Refused { claim: 0, settled: 0, reserved: 1, standing, retry_after };
         let (expected, degraded) = match policy {
             OutagePolicy::Closed => ([None, None], 0),
             OutagePolicy::LocalShare => ([Some(held(0)), Some(refused)], 1),

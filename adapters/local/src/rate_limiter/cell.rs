@@ -4,7 +4,7 @@ use ai4free_ports::rate_limiter::{Claim, LimitKind};
 
 use super::{budgets::Budgets, window::Window};
 
-/// Boxed windows: most scopes limit one or two kinds, and a window is half a kilobyte.
+/// Boxed windows: most scopes limit one or two kinds, and a window is a kilobyte.
 #[derive(Default)]
 pub(super) struct Cell {
     requests: Option<Box<Window>>,
@@ -30,6 +30,16 @@ impl Cell {
         claim.limit.saturating_sub(self.used(claim.kind))
     }
 
+    /// What counts against the limit: what is settled of it, and what is reserved.
+    pub(super) fn parts(&self, kind: LimitKind) -> (u64, u64) {
+        match kind {
+            LimitKind::Concurrency => (0, self.in_flight),
+            LimitKind::Requests | LimitKind::ImageRequests | LimitKind::Tokens => {
+                self.window(kind).map_or((0, 0), Window::parts)
+            }
+        }
+    }
+
     /// The second from which a rate claim fits if nothing more is used.
     pub(super) fn fits_at(&self, claim: &Claim) -> u64 {
         self.window(claim.kind).map_or(0, |window| window.fits_at(claim.limit, claim.amount))
@@ -40,17 +50,17 @@ impl Cell {
         self.window(kind).map_or(0, Window::whole_at)
     }
 
-    pub(super) fn add(&mut self, kind: LimitKind, amount: u64) {
+    pub(super) fn reserve(&mut self, kind: LimitKind, amount: u64) {
         match self.window_mut(kind) {
-            Some(window) => window.iter_mut().for_each(|window| window.add(amount)),
+            Some(window) => window.iter_mut().for_each(|window| window.reserve(amount)),
             None => self.in_flight += 1,
         }
     }
 
     /// Replaces what was reserved in `second` by what was used.
-    pub(super) fn correct(&mut self, kind: LimitKind, second: u64, reserved: u64, actual: u64) {
+    pub(super) fn settle(&mut self, kind: LimitKind, second: u64, reserved: u64, actual: u64) {
         match self.window_mut(kind) {
-            Some(window) => window.iter_mut().for_each(|window| window.correct(second, reserved, actual)),
+            Some(window) => window.iter_mut().for_each(|window| window.settle(second, reserved, actual)),
             None => self.in_flight = self.in_flight.saturating_sub(1),
         }
     }

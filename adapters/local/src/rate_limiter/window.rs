@@ -10,14 +10,21 @@ const _: () = assert!(BUCKETS as u64 == SPAN + 1);
 /// What was used in the seconds `newest - 60 ..= newest`, and their sum.
 pub(super) struct Window {
     /// The bucket of a second is at that second modulo the length.
-    buckets: [u64; BUCKETS],
+    buckets: [Bucket; BUCKETS],
     newest: u64,
     sum: u64,
 }
 
+#[derive(Clone, Copy, Default)]
+struct Bucket {
+    used: u64,
+    /// Of that, what is not settled yet.
+    reserved: u64,
+}
+
 impl Window {
     pub(super) fn starting(second: u64) -> Self {
-        Self { buckets: [0; BUCKETS], newest: second, sum: 0 }
+        Self { buckets: [Bucket::default(); BUCKETS], newest: second, sum: 0 }
     }
 
     /// Makes `second` the newest one; what leaves the window on its way is free again.
@@ -30,8 +37,8 @@ impl Window {
             self.newest += 1;
             // The new second takes the place of the one that just left.
             if let Some(bucket) = self.buckets.get_mut(place(self.newest)) {
-                self.sum -= *bucket;
-                *bucket = 0;
+                self.sum -= bucket.used;
+                *bucket = Bucket::default();
             }
         }
     }
@@ -40,22 +47,37 @@ impl Window {
         self.sum
     }
 
-    /// Counts in the newest second.
-    pub(super) fn add(&mut self, amount: u64) {
-        self.correct(self.newest, 0, amount);
+    /// What is settled of it, and what is reserved.
+    pub(super) fn parts(&self) -> (u64, u64) {
+        let reserved = self.buckets.iter().map(|bucket| bucket.reserved).sum();
+        (self.sum - reserved, reserved)
+    }
+
+    /// Reserves in the newest second.
+    pub(super) fn reserve(&mut self, amount: u64) {
+        self.replace(self.newest, 0, amount);
+        if let Some(bucket) = self.buckets.get_mut(place(self.newest)) {
+            bucket.reserved = bucket.reserved.saturating_add(amount).min(bucket.used);
+        }
     }
 
     /// Replaces `reserved` by `actual` in the bucket of `second`. If it has left the window, nothing is owed.
-    pub(super) fn correct(&mut self, second: u64, reserved: u64, actual: u64) {
+    pub(super) fn settle(&mut self, second: u64, reserved: u64, actual: u64) {
         if second + SPAN < self.newest || second > self.newest {
             return;
         }
-        let Some(bucket) = self.buckets.get_mut(place(second)) else { return };
-        let before = *bucket;
+        self.replace(second, reserved, actual);
+        if let Some(bucket) = self.buckets.get_mut(place(second)) {
+            bucket.reserved = bucket.reserved.saturating_sub(reserved).min(bucket.used);
+        }
+    }
+
+    fn replace(&mut self, second: u64, before: u64, after: u64) {
+        let Some(Bucket { used, .. }) = self.buckets.get_mut(place(second)) else { return };
+        let others = self.sum - *used;
         // Never above what the sum can hold as well.
-        let room = u64::MAX - (self.sum - before);
-        *bucket = before.saturating_sub(reserved).saturating_add(actual).min(room);
-        self.sum = self.sum - before + *bucket;
+        *used = used.saturating_sub(before).saturating_add(after).min(u64::MAX - others);
+        self.sum = others + *used;
     }
 
     /// The first second in which `amount` fits under `limit`; when it never fits, the one in which the window is empty.
@@ -85,7 +107,7 @@ impl Window {
     }
 
     fn bucket(&self, second: u64) -> u64 {
-        self.buckets.get(place(second)).copied().unwrap_or(0)
+        self.buckets.get(place(second)).map_or(0, |bucket| bucket.used)
     }
 }
 

@@ -328,7 +328,13 @@ impl Model {
         let waits = claims.iter().enumerate().filter_map(|(at, claim)| Some((at, self.wait(claim)?)));
         // The first of those that wait longest.
         let (at, retry_after) = waits.rev().max_by_key(|(_, wait)| *wait)?;
-        Some(Reservation::Refused { claim: at, remaining: self.remaining(&claims[at]), retry_after })
+        let claim = &claims[at];
+        let is_open = |found: &&Use| matches!(self.leases.get(&found.lease), Some(Some(_)));
+        let uses = || self.in_window(claim, self.now.as_secs());
+        let used: i128 = uses().map(|found| found.amount).sum();
+        let reserved: i128 = uses().filter(is_open).map(|found| found.amount).sum();
+        let [settled, reserved] = [used - reserved, reserved].map(|amount| u64::try_from(amount).unwrap());
+        Some(Reservation::Refused { claim: at, settled, reserved, standing: self.standing(claim), retry_after })
     }
 
     fn standing(&self, claim: &Claim) -> Standing {

@@ -18,7 +18,9 @@ use uuid::Uuid;
 use super::{
     Harness,
     budget::{Budget, claims, exhausted, money_claim, spent, standing, time_of, voided},
-    claim, key, lease, remaining, user,
+    claim, key, lease,
+    refusals::told,
+    remaining, user,
 };
 
 pub async fn a_budget_is_spent_only_out_of_a_grant(harness: &impl Harness) {
@@ -221,7 +223,7 @@ pub async fn money_and_counts_are_held_together_or_not_at_all(harness: &impl Har
     assert_eq!(reserve(1, &wanted(10, 100, 51)).await, needs(&[(1, Some(50))]));
     nothing_is_held().await;
     let refused = reserve(1, &wanted(101, 10, 10)).await;
-    assert!(matches!(refused, Reservation::Refused { claim: 0, remaining: 100, .. }), "{refused:?}");
+    assert_eq!(told(&refused), (0, [0, 0, 100], [0, 61_000]));
     users.grant(50, 0, true).await;
     let used_up = reserve(1, &wanted(10, 10, 51)).await;
     assert_eq!(used_up, Reservation::Exhausted { claim: 1, standing: standing(50, 0, 0, 0) });
