@@ -150,6 +150,8 @@ pub struct Grant {
     pub granted: PicoUsdSum,
     /// What other holders were granted or have settled.
     pub elsewhere: PicoUsdSum,
+    /// What of that they have settled, as far as the ledger knows.
+    pub settled_elsewhere: PicoUsdSum,
     /// Whether the ledger has no more to give: for a second nobody need ask again.
     pub is_final: bool,
 }
@@ -164,6 +166,8 @@ pub struct GrantStanding {
     pub reserved: PicoUsdSum,
     /// What other holders were granted or have settled, as of the last grant.
     pub elsewhere: PicoUsdSum,
+    /// What of that they have settled, as far as the ledger knew then.
+    pub settled_elsewhere: PicoUsdSum,
 }
 
 impl GrantStanding {

@@ -1,6 +1,6 @@
 //! The ledger: append-only events, and the sums that are added in the same transaction.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -186,6 +186,8 @@ pub enum GrantAnswer {
         granted: PicoUsdSum,
         /// What other holders were granted or have settled.
         elsewhere: PicoUsdSum,
+        /// What of that they have settled, by events that have reached the ledger.
+        settled_elsewhere: PicoUsdSum,
     },
     /// The holder's epoch is over, or its spool has been taken over.
     Stale,
@@ -198,6 +200,19 @@ pub struct BudgetSum {
     pub settled: PicoUsdSum,
     /// What is granted or, of closed holders, settled. Never above the limit at which it was granted.
     pub committed: PicoUsdSum,
+}
+
+/// What one holder has of one budget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    pub scope: Scope,
+    /// Start of the window.
+    pub window: Timestamp,
+    /// End of the window. `None`: nothing was granted, and only events tell of it.
+    pub end: Option<Timestamp>,
+    pub granted: PicoUsdSum,
+    /// By events that have reached the ledger.
+    pub settled: PicoUsdSum,
 }
 
 /// What an operator's report is split by.
@@ -303,4 +318,20 @@ pub trait UsageLedger: Send + Sync {
     /// as events are kept. Of budgets, the windows that lie within those days; if there are no later events, also those that
     /// have not ended. At most 1000 differences.
     async fn verify(&self, from: Timestamp, to: Timestamp) -> Result<Verification, StoreError>;
+
+    /// What a holder has in windows that have not ended at that time, in the order of their scopes and starts, after the given
+    /// one. At most 500.
+    async fn shares(
+        &self,
+        holder: Holder,
+        at: Timestamp,
+        after: Option<&(Scope, Timestamp)>,
+    ) -> Result<Vec<Share>, StoreError>;
+
+    /// What a holder has of one budget.
+    async fn share(&self, holder: Holder, scope: &Scope, window: Timestamp) -> Result<Option<Share>, StoreError>;
+
+    /// How many processes have said nothing for so long, neither [`beat`](Self::beat) nor [`retire`](Self::retire), and were
+    /// heard of within a day: the ledger may lack some of their events.
+    async fn silent(&self, longer_than: Duration) -> Result<u64, StoreError>;
 }

@@ -116,9 +116,9 @@ pub struct BudgetExhausted {
     pub scope: Scope,
     /// The whole budget of the window.
     pub limit: PicoUsdSum,
-    /// Over all holders.
+    /// By all holders: of the others, as far as the ledger knew when it was last asked for a grant.
     pub settled: PicoUsdSum,
-    /// By requests that run, and what other holders were granted and have not spent.
+    /// By requests that run, and what other holders were granted and have not settled.
     pub reserved: PicoUsdSum,
     /// What this request may cost.
     pub requested: PicoUsd,

@@ -167,7 +167,15 @@ impl Desk {
             return;
         }
         let nothing = PicoUsdSum::default();
-        let grant = Grant { scope, window, holder, granted: nothing, elsewhere: nothing, is_final: false };
+        let grant = Grant {
+            scope,
+            window,
+            holder,
+            granted: nothing,
+            elsewhere: nothing,
+            settled_elsewhere: nothing,
+            is_final: false,
+        };
         if self.limiter.grant(&grant).await.is_ok() {
             self.limiter.gave_back(&grant.scope, &grant.window, PicoUsdSum(i128::MAX));
         }
@@ -185,7 +193,7 @@ impl Desk {
 
     async fn deal(&self, request: GrantRequest, answer: GrantAnswer, is_first: bool) -> Result<(), LimiterDown> {
         let GrantRequest { scope, window, holder, limit, .. } = request;
-        let GrantAnswer::Granted { before, granted, elsewhere } = answer else {
+        let GrantAnswer::Granted { before, granted, elsewhere, settled_elsewhere } = answer else {
             return self.limiter.forget(holder).await;
         };
         if is_first && before > PicoUsdSum::default() {
@@ -201,7 +209,7 @@ impl Desk {
             return self.limiter.forget(holder).await;
         }
         let is_final = granted.0 + elsewhere.0 >= limit.0;
-        self.deliver(&Grant { scope, window, holder, granted, elsewhere, is_final }).await
+        self.deliver(&Grant { scope, window, holder, granted, elsewhere, settled_elsewhere, is_final }).await
     }
 
     /// More than once: a grant that is recorded and never arrives looks like one that was lost.

@@ -158,8 +158,8 @@ fn exhausted(claim: &MoneyClaim, standing: &GrantStanding) -> BudgetExhausted {
     BudgetExhausted {
         scope: claim.scope.clone(),
         limit: claim.limit,
-        settled: PicoUsdSum(standing.settled.0 + standing.elsewhere.0),
-        reserved: standing.reserved,
+        settled: PicoUsdSum(standing.settled.0 + standing.settled_elsewhere.0),
+        reserved: PicoUsdSum(standing.reserved.0 + standing.elsewhere.0 - standing.settled_elsewhere.0),
         requested: claim.amount,
         resets_at: (claim.window != MoneyWindow::TOTAL).then_some(claim.window.end),
     }

@@ -215,18 +215,18 @@ local function reserve(top_up)
   return reply
 end
 
--- G: epoch, granted, elsewhere, '1' if the ledger has no more, end of the window in milliseconds ('' if it has none)
+-- G: epoch, granted, elsewhere, settled of that, '1' if the ledger has no more, end of the window in milliseconds ('' if it has none)
 --   -> DONE, of no effect in another epoch
 local function grant()
   if tonumber(ARGV[2]) ~= EPOCH then return { DONE } end
   local other = other_epoch()
   if other then return other end
-  local key, ends = KEYS[FIRST], ARGV[8]
+  local key, ends = KEYS[FIRST], ARGV[10]
   local budget = budget_at(key)
   if budget and exceeds(budget.granted, limbs(ARGV[3], ARGV[4])) then return { DONE } end
   if not budget then write_use(key, ZERO, ZERO) end
   call('HSET', key, 'gh', ARGV[3], 'gl', ARGV[4], 'bh', ARGV[5], 'bl', ARGV[6],
-    'f', ARGV[7] == '1' and now + FINAL_MS or 0)
+    'eh', ARGV[7], 'el', ARGV[8], 'f', ARGV[9] == '1' and now + FINAL_MS or 0)
   if ends ~= '' then call('PEXPIRE', key, math.max(ends - now, 0) + DAY_MS) end
   return { DONE }
 end

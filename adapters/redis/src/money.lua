@@ -3,8 +3,8 @@
 -- An amount is a pair of limbs, { whole micro-USD, rest in pico-USD }: both are exact in Lua's numbers up to 9e9 USD.
 --
 -- A budget is a hash, one per epoch, scope and window: g granted here, u used (settled and reserved), r reserved,
--- b granted or settled elsewhere, each with h for the micro-USD and l for the rest; f the millisecond until which a
--- refusal is final.
+-- b granted or settled elsewhere, e what of that is settled, each with h for the micro-USD and l for the rest; f the
+-- millisecond until which a refusal is final.
 
 local REST = 1000000
 local ZERO = { 0, 0 }
@@ -33,19 +33,22 @@ end
 
 -- nil: nothing was granted here, or it is lost.
 local function budget_at(key)
-  local found = redis.call('HMGET', key, 'gh', 'gl', 'uh', 'ul', 'rh', 'rl', 'bh', 'bl', 'f')
+  local found = redis.call('HMGET', key, 'gh', 'gl', 'uh', 'ul', 'rh', 'rl', 'bh', 'bl', 'f', 'eh', 'el')
   if not found[1] then return nil end
   return {
     granted = limbs(found[1], found[2]),
     used = limbs(found[3], found[4]),
     reserved = limbs(found[5], found[6]),
     elsewhere = limbs(found[7], found[8]),
+    settled_elsewhere = limbs(found[10] or 0, found[11] or 0),
     final_until = tonumber(found[9]),
   }
 end
 
 local function nothing_granted()
-  return { granted = ZERO, used = ZERO, reserved = ZERO, elsewhere = ZERO, final_until = 0 }
+  return {
+    granted = ZERO, used = ZERO, reserved = ZERO, elsewhere = ZERO, settled_elsewhere = ZERO, final_until = 0,
+  }
 end
 
 local function write_use(key, used, reserved)
@@ -62,7 +65,9 @@ local function settle_budget(key, reserved, actual, is_given_up)
 end
 
 local function append_standing(reply, budget)
-  for _, part in ipairs({ budget.granted, budget.used, budget.reserved, budget.elsewhere }) do
+  for _, part in ipairs({
+    budget.granted, budget.used, budget.reserved, budget.elsewhere, budget.settled_elsewhere,
+  }) do
     reply[#reply + 1] = part[1]
     reply[#reply + 1] = part[2]
   end

@@ -10,10 +10,10 @@ use crate::{keys::Keys, script::Arguments, unavailable::Unavailable};
 /// 9e9 USD. Lua's numbers are exact a little further, so that sums may exceed it.
 const LARGEST_MICRO: i64 = 9_000_000_000_000_000;
 /// How many numbers a standing is in a reply.
-pub(crate) const STANDING: usize = 8;
+pub(crate) const STANDING: usize = 10;
 
 /// What `money.lua` reads of a budget to tell how it stands, in the same order.
-pub(crate) const STANDING_FIELDS: [&str; STANDING] = ["gh", "gl", "uh", "ul", "rh", "rl", "bh", "bl"];
+pub(crate) const STANDING_FIELDS: [&str; STANDING] = ["gh", "gl", "uh", "ul", "rh", "rl", "bh", "bl", "eh", "el"];
 
 /// Whole micro-USD, and the rest in pico-USD.
 pub(crate) fn limbs(amount: PicoUsdSum) -> [i64; 2] {
@@ -49,24 +49,34 @@ pub(crate) fn grant(keys: &Keys, epoch: Epoch, grant: &Grant) -> Arguments {
     push(&mut arguments.values, [epoch.0]);
     push(&mut arguments.values, limbs(grant.granted));
     push(&mut arguments.values, limbs(grant.elsewhere));
+    push(&mut arguments.values, limbs(grant.settled_elsewhere));
     let is_final = if grant.is_final { "1" } else { "0" };
     let end: Value = if grant.window == MoneyWindow::TOTAL { "".into() } else { millis(grant.window.end.0).into() };
     arguments.values.extend([is_final.into(), end]);
     arguments
 }
 
+/// [`STANDING_FIELDS`] of a budget. `None`: nothing was granted there.
+pub(crate) fn stored_standing(fields: &[Option<i64>]) -> Result<Option<GrantStanding>, Unavailable> {
+    if fields.iter().all(Option::is_none) {
+        return Ok(None);
+    }
+    let numbers: Vec<i64> = fields.iter().map(|field| field.unwrap_or(0)).collect();
+    standing(&numbers).map(Some)
+}
+
 /// A standing, in the order of [`STANDING_FIELDS`].
 pub(crate) fn standing(numbers: &[i64]) -> Result<GrantStanding, Unavailable> {
-    let &[granted, granted_rest, used, used_rest, reserved, reserved_rest, elsewhere, elsewhere_rest] = numbers else {
+    let amounts: Vec<PicoUsdSum> = numbers
+        .chunks(2)
+        .filter_map(|limbs| if let &[micro, rest] = limbs { Some(PicoUsdSum::from_limbs(micro, rest)) } else { None })
+        .collect();
+    let &[granted, used, reserved, elsewhere, settled_elsewhere] = amounts.as_slice() else {
         return Err(Unavailable::Reply);
     };
-    let reserved = PicoUsdSum::from_limbs(reserved, reserved_rest);
-    Ok(GrantStanding {
-        granted: PicoUsdSum::from_limbs(granted, granted_rest),
-        settled: PicoUsdSum(PicoUsdSum::from_limbs(used, used_rest).0 - reserved.0),
-        reserved,
-        elsewhere: PicoUsdSum::from_limbs(elsewhere, elsewhere_rest),
-    })
+    // An earlier release that runs beside this one raises grants and does not know the last.
+    let settled_elsewhere = settled_elsewhere.min(elsewhere);
+    Ok(GrantStanding { granted, settled: PicoUsdSum(used.0 - reserved.0), reserved, elsewhere, settled_elsewhere })
 }
 
 fn push<const N: usize>(values: &mut Vec<Value>, numbers: [i64; N]) {

@@ -227,7 +227,7 @@ impl RateLimiter for RedisRateLimiter {
         let client = self.connections.client()?;
         let fields = client.hmget::<Vec<Option<i64>>, _, _>(key, money::STANDING_FIELDS.to_vec());
         let found = self.connections.within_deadline(fields).await?;
-        Ok(found.into_iter().collect::<Option<Vec<i64>>>().map(|numbers| money::standing(&numbers)).transpose()?)
+        Ok(money::stored_standing(&found)?)
     }
 }
 

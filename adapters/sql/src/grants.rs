@@ -37,12 +37,13 @@ pub(crate) async fn grant(database: &Database, request: &GrantRequest) -> Result
     let rows = rows(&transaction, &request.scope, &request.window).await?;
 
     let name = request.holder.to_string();
-    let (mut before, mut mine, mut elsewhere) = (0, 0, 0);
+    let (mut before, mut mine, mut elsewhere, mut settled_elsewhere) = (0, 0, 0, PicoUsdSum::default());
     for row in &rows {
         if row.holder == name {
             (before, mine) = (granted(row).0, committed(row, closed_epoch).0);
         } else {
             elsewhere += committed(row, closed_epoch).0;
+            settled_elsewhere += settled(row);
         }
     }
     let room = Ord::max(request.limit.0 - elsewhere - mine, 0);
@@ -70,7 +71,7 @@ pub(crate) async fn grant(database: &Database, request: &GrantRequest) -> Result
     }
     transaction.commit().await?;
     let (before, granted) = (PicoUsdSum(before), PicoUsdSum(granted));
-    Ok(GrantAnswer::Granted { before, granted, elsewhere: PicoUsdSum(elsewhere) })
+    Ok(GrantAnswer::Granted { before, granted, elsewhere: PicoUsdSum(elsewhere), settled_elsewhere })
 }
 
 /// The holder promises to spend no more than this.

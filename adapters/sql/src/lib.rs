@@ -20,6 +20,7 @@ mod reports;
 mod retention;
 mod rollup;
 mod schema;
+mod shares;
 mod spending;
 mod spent;
 mod spools;

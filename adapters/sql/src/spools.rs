@@ -1,11 +1,13 @@
 //! Who holds a spool, whether it lives, and when what it was granted is free again.
 
+use std::time::Duration;
+
 use ai4free_ports::{
     budget::{Epoch, Holder},
     usage_ledger::{Attachment, SpoolId},
 };
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
     sea_query::{Expr, ExprTrait, Func, InsertStatement, OnConflict, Query},
 };
 
@@ -112,6 +114,16 @@ pub(crate) async fn retire(database: &Database, spool: SpoolId, generation: i64)
         .await?;
     // From here on it gets no grant.
     if retired.rows_affected > 0 { close_holders(database, spool, generation.saturating_add(1)).await } else { Ok(()) }
+}
+
+pub(crate) async fn silent(database: &Database, longer_than: Duration) -> Result<u64, Failure> {
+    let now = database_time(database.backend());
+    let silence = i64::try_from(longer_than.as_micros()).unwrap_or(i64::MAX);
+    let silent = spool::Entity::find()
+        .filter(spool::Column::State.ne(CLEAN))
+        .filter(Expr::col(spool::Column::BeatAt).gt(now.clone().sub(SILENCE)))
+        .filter(Expr::col(spool::Column::BeatAt).lt(now.sub(silence)));
+    Ok(silent.count(&database.reader).await?)
 }
 
 pub(crate) async fn close_holders(database: &Database, spool: SpoolId, generation: i64) -> Result<(), Failure> {

@@ -1,6 +1,6 @@
 //! [`UsageLedger`] in SQL.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use ai4free_ports::{
     budget::{Epoch, Holder, MoneyWindow},
@@ -10,8 +10,8 @@ use ai4free_ports::{
     request::RequestId,
     runtime::Timestamp,
     usage_ledger::{
-        Appended, Attachment, Audience, Batch, BudgetSum, Counters, Dimension, GrantAnswer, GrantRequest, SpoolId,
-        UsageEvent, UsageLedger, UsageReport, Verification,
+        Appended, Attachment, Audience, Batch, BudgetSum, Counters, Dimension, GrantAnswer, GrantRequest, Share,
+        SpoolId, UsageEvent, UsageLedger, UsageReport, Verification,
     },
 };
 use async_trait::async_trait;
@@ -21,7 +21,7 @@ use crate::{
     database::Database,
     epochs,
     failure::{in_the_background, while_a_client_waits, while_verifying},
-    grants, reports, spools, verification,
+    grants, reports, shares, spools, verification,
 };
 
 /// The ledger in Postgres or SQLite.
@@ -108,5 +108,22 @@ impl UsageLedger for SqlUsageLedger {
 
     async fn verify(&self, from: Timestamp, to: Timestamp) -> Result<Verification, StoreError> {
         while_verifying(Box::pin(verification::verify(&self.database, from, to))).await
+    }
+
+    async fn shares(
+        &self,
+        holder: Holder,
+        at: Timestamp,
+        after: Option<&(Scope, Timestamp)>,
+    ) -> Result<Vec<Share>, StoreError> {
+        in_the_background(shares::shares(&self.database, holder, at, after)).await
+    }
+
+    async fn share(&self, holder: Holder, scope: &Scope, window: Timestamp) -> Result<Option<Share>, StoreError> {
+        in_the_background(shares::share(&self.database, holder, scope, window)).await
+    }
+
+    async fn silent(&self, longer_than: Duration) -> Result<u64, StoreError> {
+        in_the_background(spools::silent(&self.database, longer_than)).await
     }
 }

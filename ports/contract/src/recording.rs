@@ -8,6 +8,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::{Mutex, MutexGuard},
+    time::Duration,
 };
 
 use ai4free_ports::{
@@ -19,7 +20,7 @@ use ai4free_ports::{
     runtime::Timestamp,
     usage_ledger::{
         Appended, Attachment, Audience, Batch, BudgetSum, Counters, Dimension, EventKind, GrantAnswer, GrantRequest,
-        SpoolId, UsageEvent, UsageLedger, UsageReport, Verification,
+        Share, SpoolId, UsageEvent, UsageLedger, UsageReport, Verification,
     },
 };
 use async_trait::async_trait;
@@ -52,6 +53,7 @@ pub struct RecordingLedger {
     faults: Mutex<VecDeque<Fault>>,
     batches: Mutex<Vec<Vec<UsageEvent>>>,
     closed_holders: Mutex<Vec<ClosedHolders>>,
+    silent: Mutex<u64>,
     hung: Notify,
 }
 
@@ -96,6 +98,11 @@ impl RecordingLedger {
     /// Whose holders were closed, in order.
     pub fn closed_holders(&self) -> Vec<ClosedHolders> {
         self.closed_holders.lock().unwrap().clone()
+    }
+
+    /// So many processes say nothing from now on.
+    pub fn fall_silent(&self, processes: u64) {
+        *self.silent.lock().unwrap() = processes;
     }
 
     /// How many events of a spool are committed, as the ledger tells who attaches.
@@ -291,6 +298,24 @@ impl UsageLedger for RecordingLedger {
         let events = state.events.iter().filter(|event| days.contains(&event.admitted_at.seconds().div_euclid(86_400)));
         let events = events.count() as u64;
         Ok(Verification { events, sums: events, differences: Vec::new() })
+    }
+
+    async fn shares(
+        &self,
+        holder: Holder,
+        at: Timestamp,
+        after: Option<&(Scope, Timestamp)>,
+    ) -> Result<Vec<Share>, StoreError> {
+        Ok(self.state().budgets.shares(holder, at, after))
+    }
+
+    async fn share(&self, holder: Holder, scope: &Scope, window: Timestamp) -> Result<Option<Share>, StoreError> {
+        Ok(self.state().budgets.share(holder, scope, window))
+    }
+
+    /// There is no clock here: a test says it.
+    async fn silent(&self, _: Duration) -> Result<u64, StoreError> {
+        Ok(*self.silent.lock().unwrap())
     }
 }
 

@@ -67,6 +67,8 @@ macro_rules! usage_ledger_contract {
         $crate::usage_ledger_contract!($harness:
             a_grant_is_a_part_of_the_room_or_lasts_for_some_claims
             what_others_were_granted_is_not_granted_again
+            a_grant_tells_what_others_have_settled_of_theirs
+            what_a_holder_has_is_listed_in_order
             what_a_holder_gives_back_is_granted_to_others
             a_grant_that_is_recorded_is_told_to_who_does_not_know_it
             windows_and_scopes_are_budgets_of_their_own

@@ -23,8 +23,8 @@ use ai4free_ports::{
     runtime::{Calendar, RequestEnd, TaskSpawner, Timer, Timestamp},
     usage::TokenUsage,
     usage_ledger::{
-        Appended, Attachment, Audience, Batch, BudgetSum, Counters, Dimension, GrantAnswer, GrantRequest, SpoolId,
-        UsageEvent, UsageLedger, UsageReport, Verification,
+        Appended, Attachment, Audience, Batch, BudgetSum, Counters, Dimension, GrantAnswer, GrantRequest, Share,
+        SpoolId, UsageEvent, UsageLedger, UsageReport, Verification,
     },
 };
 use async_trait::async_trait;
@@ -102,7 +102,7 @@ impl FakeMoney {
         let place = (grant.scope.clone(), grant.window.start);
         let at = self.standings.entry(place.clone()).or_default();
         at.granted = at.granted.max(grant.granted);
-        at.elsewhere = grant.elsewhere;
+        (at.elsewhere, at.settled_elsewhere) = (grant.elsewhere, grant.settled_elsewhere);
         if grant.is_final {
             self.final_for.push(place);
         }
@@ -126,6 +126,8 @@ impl FakeMoney {
 #[derive(Default)]
 pub(super) struct FakeLedger {
     granted: Mutex<HashMap<(Scope, Timestamp, Holder), i128>>,
+    /// By other holders, of what they were granted.
+    pub(super) settled_elsewhere: Mutex<PicoUsdSum>,
     pub(super) asked: AtomicUsize,
     pub(super) is_down: AtomicBool,
     /// Holders that are over.
@@ -156,6 +158,7 @@ impl UsageLedger for FakeLedger {
             before: PicoUsdSum(before),
             granted: PicoUsdSum(*mine),
             elsewhere: PicoUsdSum(committed - before),
+            settled_elsewhere: *self.settled_elsewhere.lock().unwrap(),
         })
     }
 
@@ -206,6 +209,15 @@ impl UsageLedger for FakeLedger {
         unimplemented!("not asked for")
     }
     async fn verify(&self, _: Timestamp, _: Timestamp) -> Result<Verification, StoreError> {
+        unimplemented!("not asked for")
+    }
+    async fn shares(&self, _: Holder, _: Timestamp, _: Option<&(Scope, Timestamp)>) -> Result<Vec<Share>, StoreError> {
+        unimplemented!("not asked for")
+    }
+    async fn share(&self, _: Holder, _: &Scope, _: Timestamp) -> Result<Option<Share>, StoreError> {
+        unimplemented!("not asked for")
+    }
+    async fn silent(&self, _: Duration) -> Result<u64, StoreError> {
         unimplemented!("not asked for")
     }
 }
@@ -319,6 +331,18 @@ fn what_does_not_fit_into_the_budget_is_refused_with_everything_about_it() {
     assert_eq!(world.limiter.outstanding(), 0);
     let summaries = world.observer.0.lock().unwrap();
     assert!(matches!(summaries.last().unwrap().end, RequestEnd::BudgetExhausted { scope: Scope::Key(_) }));
+}
+
+#[test]
+fn a_refusal_tells_what_others_have_settled_and_what_they_only_hold() {
+    let world = world(BOUND * 16, [hello()]);
+    run(world.exchange("hello")).unwrap();
+    // The next epoch finds all of it granted to this one, which has settled as much as the ledger knows.
+    *world.ledger.settled_elsewhere.lock().unwrap() = PicoUsdSum(COST.into());
+    world.limiter.money(|money| *money = FakeMoney { epoch: money.epoch + 1, ..FakeMoney::default() });
+    let Failure::BudgetExhausted(budget) = run(world.exchange("hello")).unwrap_err() else { panic!("admitted") };
+    let cost = i128::from(COST);
+    assert_eq!((budget.settled.0, budget.reserved.0, budget.remaining().0), (cost, BOUND * 16 - cost, 0));
 }
 
 #[test]

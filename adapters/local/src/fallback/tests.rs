@@ -181,8 +181,9 @@ fn user(id: &str) -> Scope {
 }
 
 fn grant(scope: Scope, holder: Holder, granted: i128, is_final: bool) -> Grant {
-    let (granted, elsewhere) = (PicoUsdSum(granted), PicoUsdSum::default());
-    Grant { scope, window: MoneyWindow::TOTAL, holder, granted, elsewhere, is_final }
+    let (granted, nothing) = (PicoUsdSum(granted), PicoUsdSum::default());
+    let window = MoneyWindow::TOTAL;
+    Grant { scope, window, holder, granted, elsewhere: nothing, settled_elsewhere: nothing, is_final }
 }
 
 /// What is left of a limit of 100 at one of the two limiters.

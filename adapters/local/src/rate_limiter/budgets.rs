@@ -119,6 +119,7 @@ impl Budget {
         self.standing.granted = grant.granted;
         self.recorded = self.recorded.max(grant.granted);
         self.standing.elsewhere = grant.elsewhere;
+        self.standing.settled_elsewhere = grant.settled_elsewhere;
         self.final_until = if grant.is_final { now + FINAL } else { Duration::ZERO };
     }
 }

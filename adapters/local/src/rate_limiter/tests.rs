@@ -192,6 +192,7 @@ async fn a_budget_is_kept_until_a_day_after_its_window_whatever_the_clock_on_the
         holder: memory.holder().await,
         granted: PicoUsdSum(100),
         elsewhere: PicoUsdSum(0),
+        settled_elsewhere: PicoUsdSum(0),
         is_final: false,
     };
     memory.limiter.grant(&grant).await.unwrap();

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard},
+    time::Duration,
 };
 
 use ai4free_ports::{
@@ -13,8 +14,8 @@ use ai4free_ports::{
     request::RequestId,
     runtime::Timestamp,
     usage_ledger::{
-        Appended, Attachment, Audience, Batch, BudgetSum, Counters, Dimension, GrantAnswer, GrantRequest, SpoolId,
-        UsageEvent, UsageLedger, UsageReport, Verification,
+        Appended, Attachment, Audience, Batch, BudgetSum, Counters, Dimension, GrantAnswer, GrantRequest, Share,
+        SpoolId, UsageEvent, UsageLedger, UsageReport, Verification,
     },
 };
 use async_trait::async_trait;
@@ -83,7 +84,7 @@ impl UsageLedger for Epochs {
         let more = (room / i128::from(request.share)).max(16 * i128::from(request.claim.0)).min(room);
         holders.insert(request.holder, before + more);
         let [before, granted, elsewhere] = [before, before + more, elsewhere].map(PicoUsdSum);
-        Ok(GrantAnswer::Granted { before, granted, elsewhere })
+        Ok(GrantAnswer::Granted { before, granted, elsewhere, settled_elsewhere: PicoUsdSum::default() })
     }
 
     async fn lower(&self, _: &Scope, _: &MoneyWindow, _: Holder, _: PicoUsdSum) -> Result<(), StoreError> {
@@ -141,6 +142,18 @@ impl UsageLedger for Epochs {
     }
 
     async fn verify(&self, _: Timestamp, _: Timestamp) -> Result<Verification, StoreError> {
+        Err(unavailable())
+    }
+
+    async fn shares(&self, _: Holder, _: Timestamp, _: Option<&(Scope, Timestamp)>) -> Result<Vec<Share>, StoreError> {
+        Err(unavailable())
+    }
+
+    async fn share(&self, _: Holder, _: &Scope, _: Timestamp) -> Result<Option<Share>, StoreError> {
+        Err(unavailable())
+    }
+
+    async fn silent(&self, _: Duration) -> Result<u64, StoreError> {
         Err(unavailable())
     }
 }

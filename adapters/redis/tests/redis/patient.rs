@@ -39,7 +39,10 @@ impl RateLimiter for Patient {
     }
 }
 
-async fn patiently<T, F: Future<Output = Result<T, LimiterDown>>>(ask: impl Fn() -> F) -> Result<T, LimiterDown> {
+/// Whatever is asked may be asked twice.
+pub(crate) async fn patiently<T, F: Future<Output = Result<T, LimiterDown>>>(
+    ask: impl Fn() -> F,
+) -> Result<T, LimiterDown> {
     for _ in 1..TRIES {
         match ask().await {
             Err(LimiterDown(source)) if is_timeout(&source.to_string()) => sleep(Duration::from_millis(10)).await,

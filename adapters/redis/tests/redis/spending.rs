@@ -9,7 +9,10 @@ use ai4free_ports::{
     usage_ledger::{GrantAnswer, GrantRequest, UsageLedger},
 };
 
-use crate::server::{Replica, eventually};
+use crate::{
+    patient::patiently,
+    server::{Replica, eventually},
+};
 
 /// A budget for ever, of the whole gateway.
 pub(crate) const LIMIT: i128 = 10_000;
@@ -20,19 +23,19 @@ const PATIENCE: u32 = 100;
 pub(crate) async fn spend(replica: &Replica, number: u128, amount: i64) -> Result<Reservation, LimiterDown> {
     let mut misses = 0;
     loop {
-        let reservation = try_to_spend(replica, number, amount).await?;
+        let reservation = patiently(|| try_to_spend(replica, number, amount)).await?;
         let Reservation::NeedsGrants { holder, needed } = &reservation else { return Ok(reservation) };
         let is_missing = matches!(needed.as_slice(), [NeededGrant { granted: None, .. }]);
         match ask(replica, *holder, amount, is_missing).await {
             (GrantAnswer::Granted { before, .. }, _) if is_missing && before.0 > 0 => {
                 misses += 1;
                 if misses > PATIENCE {
-                    replica.limiter.forget(*holder).await?;
+                    patiently(|| replica.limiter.forget(*holder)).await?;
                 }
                 tokio::task::yield_now().await;
             }
-            (_, Some(grant)) => replica.limiter.grant(&grant).await?,
-            (_, None) => replica.limiter.forget(*holder).await?,
+            (_, Some(grant)) => patiently(|| replica.limiter.grant(&grant)).await?,
+            (_, None) => patiently(|| replica.limiter.forget(*holder)).await?,
         }
     }
 }
@@ -56,8 +59,9 @@ pub(crate) async fn ask(
     let request = GrantRequest { scope: scope.clone(), window, holder, limit, claim, share: 4, known };
     let answer = replica.ledger.grant(&request).await.unwrap();
     let grant = match answer {
-        GrantAnswer::Granted { before, granted, elsewhere } => {
-            Some(Grant { scope, window, holder, granted, elsewhere, is_final: before == granted })
+        GrantAnswer::Granted { before, granted, elsewhere, settled_elsewhere } => {
+            let is_final = before == granted;
+            Some(Grant { scope, window, holder, granted, elsewhere, settled_elsewhere, is_final })
         }
         GrantAnswer::Stale => None,
     };
@@ -77,7 +81,7 @@ pub(crate) async fn settle(replica: &Replica, number: u128, holder: Holder, amou
 }
 
 pub(crate) async fn standing(replica: &Replica) -> Option<GrantStanding> {
-    replica.limiter.standing(&Scope::Gateway, &MoneyWindow::TOTAL).await.unwrap()
+    patiently(|| replica.limiter.standing(&Scope::Gateway, &MoneyWindow::TOTAL)).await.unwrap()
 }
 
 pub(crate) fn budget(amount: i64) -> Claims {

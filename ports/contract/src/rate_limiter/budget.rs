@@ -114,6 +114,7 @@ impl<'a, H: Harness> Budget<'a, H> {
             holder: self.holder,
             granted: PicoUsdSum(granted),
             elsewhere: PicoUsdSum(elsewhere),
+            settled_elsewhere: settled_of(elsewhere),
             is_final,
         }
     }
@@ -167,5 +168,11 @@ pub(super) fn standing(granted: i128, settled: i128, reserved: i128, elsewhere: 
         settled: PicoUsdSum(settled),
         reserved: PicoUsdSum(reserved),
         elsewhere: PicoUsdSum(elsewhere),
+        settled_elsewhere: settled_of(elsewhere),
     }
+}
+
+/// Half of what others have is settled.
+fn settled_of(elsewhere: i128) -> PicoUsdSum {
+    PicoUsdSum(elsewhere / 2)
 }

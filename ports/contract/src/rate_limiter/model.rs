@@ -164,12 +164,14 @@ impl Run {
             _ => self.model.money.holder,
         };
         let (granted, elsewhere) = (self.amount(1_500), self.amount(600));
+        let settled_elsewhere = self.amount(600).min(elsewhere);
         let grant = Grant {
             scope: claim.scope.clone(),
             window: claim.window,
             holder,
             granted: PicoUsdSum(granted.into()),
             elsewhere: PicoUsdSum(elsewhere.into()),
+            settled_elsewhere: PicoUsdSum(settled_elsewhere.into()),
             is_final: self.random.below(3) == 0,
         };
         self.model.grant(&grant);

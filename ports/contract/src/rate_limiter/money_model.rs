@@ -18,7 +18,8 @@ pub(super) struct MoneyModel {
 
 struct Granted {
     amount: i128,
-    elsewhere: i128,
+    elsewhere: PicoUsdSum,
+    settled_elsewhere: PicoUsdSum,
     final_until: Timestamp,
 }
 
@@ -42,7 +43,8 @@ impl MoneyModel {
             return;
         }
         let final_until = if grant.is_final { now.saturating_add(Duration::from_secs(1)) } else { Timestamp(0) };
-        self.granted.insert(at, Granted { amount: grant.granted.0, elsewhere: grant.elsewhere.0, final_until });
+        let (amount, elsewhere, settled_elsewhere) = (grant.granted.0, grant.elsewhere, grant.settled_elsewhere);
+        self.granted.insert(at, Granted { amount, elsewhere, settled_elsewhere, final_until });
     }
 
     /// A reason that comes before those of the counts.
@@ -100,14 +102,15 @@ impl MoneyModel {
             granted: PicoUsdSum(self.granted(claim).map_or(0, |granted| granted.amount)),
             settled: PicoUsdSum(uses().map(|found| found.settled).sum()),
             reserved: PicoUsdSum(uses().map(|found| found.reserved).sum()),
-            elsewhere: PicoUsdSum(self.granted(claim).map_or(0, |granted| granted.elsewhere)),
+            elsewhere: self.granted(claim).map(|granted| granted.elsewhere).unwrap_or_default(),
+            settled_elsewhere: self.granted(claim).map(|granted| granted.settled_elsewhere).unwrap_or_default(),
         }
     }
 
     fn fits(&self, claim: &MoneyClaim) -> bool {
         let after = self.after(claim);
         match self.granted(claim) {
-            Some(granted) => after <= granted.amount && after + granted.elsewhere <= claim.limit.0,
+            Some(granted) => after <= granted.amount && after + granted.elsewhere.0 <= claim.limit.0,
             None => claim.amount.0 == 0,
         }
     }

@@ -6,7 +6,8 @@ use ai4free_ports::{
     budget::{Epoch, Holder, MoneyWindow},
     money::PicoUsdSum,
     rate_limiter::Scope,
-    usage_ledger::{BudgetSum, GrantAnswer, GrantRequest, SpoolId, UsageEvent},
+    runtime::Timestamp,
+    usage_ledger::{BudgetSum, GrantAnswer, GrantRequest, Share, SpoolId, UsageEvent},
 };
 
 /// All windows, by scope and start.
@@ -22,6 +23,7 @@ pub(super) struct Budgets {
 
 #[derive(Clone, Default)]
 struct Window {
+    end: Option<Timestamp>,
     /// What had been spent before the first grant.
     before: Option<i128>,
     holders: HashMap<Holder, Row>,
@@ -64,11 +66,15 @@ impl Budgets {
             return GrantAnswer::Stale;
         }
         let window = self.windows.entry((request.scope.clone(), request.window.start.0)).or_default();
+        window.end = Some(request.window.end);
         if window.before.is_none() {
             window.before = Some(spent_before(window, &request.scope, &request.window, events));
         }
-        let others = window.holders.iter().filter(|(holder, _)| **holder != request.holder);
-        let elsewhere = window.before.unwrap_or(0) + others.map(|(_, row)| row.committed()).sum::<i128>();
+        let (mut elsewhere, mut settled_elsewhere) = (window.before.unwrap_or(0), window.before.unwrap_or(0));
+        for (_, row) in window.holders.iter().filter(|(holder, _)| **holder != request.holder) {
+            elsewhere += row.committed();
+            settled_elsewhere += row.settled;
+        }
         let row = window.holders.entry(request.holder).or_default();
         let before = row.granted;
         let room = (request.limit.0 - elsewhere - row.committed()).max(0);
@@ -81,6 +87,7 @@ impl Budgets {
             before: PicoUsdSum(before),
             granted: PicoUsdSum(row.granted),
             elsewhere: PicoUsdSum(elsewhere),
+            settled_elsewhere: PicoUsdSum(settled_elsewhere),
         }
     }
 
@@ -134,6 +141,33 @@ impl Budgets {
             settled: PicoUsdSum(before + window.holders.values().map(|row| row.settled).sum::<i128>()),
             committed: PicoUsdSum(before + window.holders.values().map(Row::committed).sum::<i128>()),
         }
+    }
+
+    pub(super) fn shares(&self, holder: Holder, at: Timestamp, after: Option<&(Scope, Timestamp)>) -> Vec<Share> {
+        let place = |scope: &Scope, window: Timestamp| (scope.to_text(), window.0);
+        let after = after.map(|(scope, window)| place(scope, *window));
+        let mut shares: Vec<Share> = self
+            .windows
+            .keys()
+            .filter_map(|(scope, window)| self.share(holder, scope, Timestamp(*window)))
+            .filter(|share| share.end.is_none_or(|end| end > at))
+            .filter(|share| after.as_ref().is_none_or(|after| place(&share.scope, share.window) > *after))
+            .collect();
+        shares.sort_by_key(|share| place(&share.scope, share.window));
+        shares.truncate(500);
+        shares
+    }
+
+    pub(super) fn share(&self, holder: Holder, scope: &Scope, start: Timestamp) -> Option<Share> {
+        let window = self.windows.get(&(scope.clone(), start.0))?;
+        let row = window.holders.get(&holder)?;
+        Some(Share {
+            scope: scope.clone(),
+            window: start,
+            end: window.end,
+            granted: PicoUsdSum(row.granted),
+            settled: PicoUsdSum(row.settled),
+        })
     }
 
     fn close(&mut self, is_over: impl Fn(Holder) -> bool) {

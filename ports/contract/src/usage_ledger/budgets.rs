@@ -5,7 +5,7 @@ use ai4free_ports::{
     money::{PicoUsd, PicoUsdSum},
     rate_limiter::Scope,
     runtime::Timestamp,
-    usage_ledger::{EventKind, GrantAnswer, GrantRequest, UsageEvent},
+    usage_ledger::{EventKind, GrantAnswer, GrantRequest, Share, UsageEvent},
 };
 use futures_util::future::{join, join_all};
 
@@ -48,6 +48,27 @@ pub async fn what_others_were_granted_is_not_granted_again(harness: &impl Harnes
     assert_eq!(grant(harness, &lowered).await, granted(500_000, 500_000, 700_000));
 }
 
+pub async fn a_grant_tells_what_others_have_settled_of_theirs(harness: &impl Harness) {
+    let (first, second) = (Spool::attach(harness, 1).await, Spool::attach(harness, 2).await);
+    let ask = async |holder| match harness.ledger().grant(&request(holder, 10 * COST)).await.unwrap() {
+        GrantAnswer::Granted { elsewhere, settled_elsewhere, .. } => [elsewhere.0 / COST, settled_elsewhere.0 / COST],
+        GrantAnswer::Stale => panic!("{holder} is current"),
+    };
+    first.append(0, &[event(1)]).await;
+    let asked = GrantRequest { share: 3, ..request(first.holder(), 10 * COST) };
+    assert_eq!(grant(harness, &asked).await, granted(0, 3 * COST, COST));
+    assert_eq!(ask(second.holder()).await, [4, 1], "what was spent before, and what is granted");
+    first.append(1, &[charged_to(first.holder(), 2), charged_to(first.holder(), 3)]).await;
+    assert_eq!(ask(second.holder()).await, [4, 3]);
+    // More than it was granted, and nothing of the own.
+    second
+        .append(0, &[charged_to(first.holder(), 4), charged_to(first.holder(), 5), charged_to(second.holder(), 6)])
+        .await;
+    assert_eq!(ask(second.holder()).await, [5, 5]);
+    harness.ledger().close_holders(first.id, first.generation + 1).await.unwrap();
+    assert_eq!(ask(second.holder()).await, [5, 5]);
+}
+
 pub async fn what_a_holder_gives_back_is_granted_to_others(harness: &impl Harness) {
     let first = request(Spool::attach(harness, 1).await.holder(), 1_000);
     let second = request(Spool::attach(harness, 2).await.holder(), 1_000);
@@ -79,6 +100,46 @@ pub async fn a_grant_that_is_recorded_is_told_to_who_does_not_know_it(harness: &
     assert_eq!(grant(harness, &GrantRequest { known: PicoUsdSum(437), ..late }).await, granted(437, 577, 0));
 }
 
+pub async fn what_a_holder_has_is_listed_in_order(harness: &impl Harness) {
+    let ledger = harness.ledger();
+    let (spool, other) = (Spool::attach(harness, 1).await, Spool::attach(harness, 2).await);
+    let holder = spool.holder();
+    let models: Vec<Scope> = (0..3).map(|number| Scope::Model(format!("m{number}").into())).collect();
+    for scope in &models {
+        for window in [WINDOW, next(WINDOW)] {
+            grant(harness, &GrantRequest { scope: scope.clone(), window, ..request(holder, 7) }).await;
+        }
+    }
+    grant(harness, &GrantRequest { scope: Scope::Gateway, ..request(other.holder(), 7) }).await;
+    // Nothing is granted of this one, and it is charged all the same.
+    spool.append(0, &[charged_to(holder, 1), charged_to(other.holder(), 2)]).await;
+    let share = |scope: &Scope, window: MoneyWindow| Share {
+        scope: scope.clone(),
+        window: window.start,
+        end: Some(window.end),
+        granted: PicoUsdSum(7),
+        settled: PicoUsdSum(0),
+    };
+    let mut expected = vec![Share {
+        end: None,
+        granted: PicoUsdSum(0),
+        settled: PicoUsdSum(COST),
+        ..share(&Scope::Key(key(1)), WINDOW)
+    }];
+    for scope in &models {
+        expected.extend([WINDOW, next(WINDOW)].map(|window| share(scope, window)));
+    }
+    assert_eq!(ledger.shares(holder, WINDOW.start, None).await.unwrap(), expected);
+    let third = (expected[2].scope.clone(), expected[2].window);
+    assert_eq!(ledger.shares(holder, WINDOW.start, Some(&third)).await.unwrap(), expected[3..]);
+    let later = ledger.shares(holder, WINDOW.end, None).await.unwrap();
+    assert_eq!(later.len(), 4, "a window is over at its end: {later:?}");
+    for share in expected {
+        assert_eq!(ledger.share(holder, &share.scope, share.window).await.unwrap(), Some(share));
+    }
+    assert_eq!(ledger.share(holder, &Scope::Gateway, WINDOW.start).await.unwrap(), None);
+}
+
 pub async fn windows_and_scopes_are_budgets_of_their_own(harness: &impl Harness) {
     let all = request(Spool::attach(harness, 1).await.holder(), 5);
     let scopes = [
@@ -108,7 +169,7 @@ pub async fn racing_holders_share_out_a_budget_to_the_last_pico(harness: &impl H
         let asked = GrantRequest { claim: PicoUsd(1_000_000_000), share: 4, ..request(*holder, LIMIT) };
         loop {
             match grant(harness, &asked).await {
-                GrantAnswer::Granted { before, granted, elsewhere } if before == granted => {
+                GrantAnswer::Granted { before, granted, elsewhere, .. } if before == granted => {
                     return (granted.0, elsewhere.0);
                 }
                 GrantAnswer::Granted { granted, elsewhere, .. } => assert!(granted.0 + elsewhere.0 <= LIMIT),
@@ -307,12 +368,20 @@ pub async fn the_largest_budget_is_granted_to_the_pico(harness: &impl Harness) {
     assert_eq!(grant(harness, &other).await, granted(0, most - most / 3, most / 3));
 }
 
+/// What others have settled is compared where it matters.
 pub(super) async fn grant(harness: &impl Harness, request: &GrantRequest) -> GrantAnswer {
-    harness.ledger().grant(request).await.unwrap()
+    match harness.ledger().grant(request).await.unwrap() {
+        GrantAnswer::Granted { before, granted: now, elsewhere, settled_elsewhere } => {
+            assert!((PicoUsdSum::default()..=elsewhere).contains(&settled_elsewhere), "{settled_elsewhere:?}");
+            granted(before.0, now.0, elsewhere.0)
+        }
+        GrantAnswer::Stale => GrantAnswer::Stale,
+    }
 }
 
 pub(super) fn granted(before: i128, granted: i128, elsewhere: i128) -> GrantAnswer {
-    GrantAnswer::Granted { before: PicoUsdSum(before), granted: PicoUsdSum(granted), elsewhere: PicoUsdSum(elsewhere) }
+    let [before, granted, elsewhere] = [before, granted, elsewhere].map(PicoUsdSum);
+    GrantAnswer::Granted { before, granted, elsewhere, settled_elsewhere: PicoUsdSum::default() }
 }
 
 /// All that is left of the budget of [`key`] 1.
