@@ -24,7 +24,9 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 pub use self::{
-    administration::{Administration, Diagnosis, Schema, SchemaStatus, administration, doctor, schema},
+    administration::{
+        Accounts, Administration, Diagnosis, Schema, SchemaStatus, accounts, administration, doctor, schema,
+    },
     gateway::serve,
 };
 use crate::{

@@ -7,6 +7,7 @@
 //! What every adapter of a port must keep is written as tests in the crate `ai4free-contract`.
 
 pub mod budget;
+pub mod budget_counters;
 pub mod catalogue;
 pub mod chat;
 pub mod dialect;
@@ -27,6 +28,7 @@ pub mod usage_ledger;
 /// Fails to compile when a port stops being usable as `Arc<dyn Port>`.
 const _OBJECT_SAFE: () = {
     const fn held_as_object<T: ?Sized + Send + Sync>() {}
+    held_as_object::<dyn budget_counters::BudgetCounters>();
     held_as_object::<dyn catalogue::Catalogue>();
     held_as_object::<dyn dialect::Dialect>();
     held_as_object::<dyn key_store::KeyStore>();

@@ -11,6 +11,7 @@ pub mod authentication;
 pub mod bounds;
 pub mod ceiling;
 pub mod chat;
+pub mod counters;
 pub mod counting;
 pub mod drains;
 pub mod failure;

@@ -6,6 +6,8 @@ use std::{
 };
 
 use ai4free_ports::{
+    budget::{Holder, Spending},
+    budget_counters::{BudgetCounters, CorrectionId},
     catalogue::{Catalogue, Price},
     error::StoreError,
     money::{PicoUsd, PicoUsdSum},
@@ -18,6 +20,8 @@ use crate::application::pricing;
 
 pub struct Reprice {
     pub ledger: Arc<dyn UsageLedger>,
+    /// Of the limiter that all replicas share. `None`: each process has its own, and hears of it with its next window or start.
+    pub counters: Option<Arc<dyn BudgetCounters>>,
     pub catalogue: Arc<dyn Catalogue>,
     pub ids: Arc<dyn IdSource>,
 }
@@ -50,17 +54,27 @@ pub struct Repriced {
     pub is_priced: bool,
 }
 
+/// What became of all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Repricing {
+    pub models: BTreeMap<String, Repriced>,
+    /// Adjustments that are in the ledger and of which the shared limiter was not told, because it could not be reached. Nobody
+    /// tells it later: to compare its counters finds them, and it follows with the next window.
+    pub untold: u64,
+}
+
 impl Reprice {
     /// Compares every selected charge, with the adjustments that it has had, with what it costs at the price that the
     /// catalogue has now. A second run finds nothing to do, and so does a run after one that was interrupted, of what that one
-    /// had done.
+    /// had done. What is appended is told to the shared limiter at once, and once: not again by a run after one that died in
+    /// between.
     ///
     /// # Errors
     /// When the ledger fails. What was appended until then stays.
-    pub async fn run(&self, selection: &Selection, mode: Mode) -> Result<BTreeMap<String, Repriced>, StoreError> {
+    pub async fn run(&self, selection: &Selection, mode: Mode) -> Result<Repricing, StoreError> {
         let catalogue = self.catalogue.current();
         let mut spool = None;
-        let mut models: BTreeMap<String, Repriced> = BTreeMap::new();
+        let (mut models, mut untold) = (BTreeMap::<String, Repriced>::new(), 0);
         let mut after = None;
         loop {
             let rows = self.ledger.charges(selection.from, selection.to, after).await?;
@@ -79,14 +93,35 @@ impl Reprice {
                     Some(spool) => spool,
                     None => self.attach().await?,
                 };
+                let changes = changes(&adjustments);
+                let appended = u64::try_from(adjustments.len()).unwrap_or(u64::MAX);
                 attached.append(&*self.ledger, adjustments).await?;
+                // Whoever did not answer once is not waited for with every page.
+                if untold > 0 || !self.tell(attached.correction(), &changes).await {
+                    untold += appended;
+                }
                 spool = Some(attached);
             }
         }
         if let Some(Spool { id, generation, .. }) = spool {
             self.ledger.retire(id, generation).await?;
         }
-        Ok(models)
+        Ok(Repricing { models, untold })
+    }
+
+    /// Whether the shared limiter has it.
+    async fn tell(&self, id: CorrectionId, changes: &[(Spending, PicoUsdSum)]) -> bool {
+        let Some(counters) = &self.counters else { return true };
+        match counters.correct(id, changes).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the limiter can't be told what was corrected"
+                );
+                false
+            }
+        }
     }
 
     /// A spool that no other writer has, so that the ledger can tell a batch that is sent again.
@@ -150,6 +185,16 @@ impl Attempt<'_> {
     }
 }
 
+/// What the budgets of shared grants are charged more, or less.
+fn changes(adjustments: &[UsageEvent]) -> Vec<(Spending, PicoUsdSum)> {
+    let of_one = |event: &UsageEvent| {
+        let change = PicoUsdSum(event.cost.0.into());
+        let shared = event.spending.iter().filter(|spending| matches!(spending.holder, Holder::Shared(_)));
+        shared.map(|spending| (spending.clone(), change)).collect::<Vec<_>>()
+    };
+    adjustments.iter().flat_map(of_one).collect()
+}
+
 struct Spool {
     id: SpoolId,
     generation: i64,
@@ -157,6 +202,11 @@ struct Spool {
 }
 
 impl Spool {
+    /// Of what was appended last.
+    fn correction(&self) -> CorrectionId {
+        CorrectionId { run: self.id, number: self.position }
+    }
+
     async fn append(&mut self, ledger: &dyn UsageLedger, events: Vec<UsageEvent>) -> Result<(), StoreError> {
         let mut batch = Batch { spool: self.id, generation: self.generation, from: self.position, events };
         loop {

@@ -19,13 +19,16 @@ use super::{
     session::Session,
 };
 use crate::{
-    application::reprice::{Mode, Repriced, Selection},
-    wiring::{self, Administration},
+    application::{
+        counters::Compared,
+        reprice::{Mode, Repriced, Repricing, Selection},
+    },
+    wiring::{self, Accounts, Administration},
 };
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum LedgerVerb {
-    /// Compare all sums with the events: exit code 1 if any differs
+    /// Compare all sums with the events, and what Redis has counted of budgets with the sums: exit code 1 if any differs
     Verify(Period),
     /// Charge again at the prices that the catalogue has now, each difference as a row of its own
     Reprice(RepriceArguments),
@@ -59,24 +62,59 @@ pub(super) struct RepriceArguments {
 
 pub(super) async fn run(session: &Session, verb: LedgerVerb) -> anyhow::Result<ExitStatus> {
     let administration = wiring::administration(&session.settings).await?;
-    match verb {
-        LedgerVerb::Verify(period) => {
-            let (from, to) = period.ends(&*administration.clock)?;
-            let verification = administration.ledger.verify(from, to).await?;
-            verified(&verification).print(session.format)?;
-            Ok(if verification.differences.is_empty() { ExitStatus::Success } else { ExitStatus::Failure })
-        }
-        LedgerVerb::Reprice(arguments) => {
-            let selection = arguments.selection(&administration)?;
-            let mode = if arguments.yes { Mode::Append } else { Mode::DryRun };
-            let models = administration.reprice.run(&selection, mode).await?;
-            repriced(&models, mode).print(session.format)?;
-            if mode == Mode::DryRun && models.values().any(|model| model.adjusted > 0) {
-                output::complain("nothing was changed: repeat it with --yes");
-            }
-            Ok(ExitStatus::Success)
-        }
+    let accounts = wiring::accounts(&session.settings, &administration)?;
+    let done = match verb {
+        LedgerVerb::Verify(period) => verify(session, &administration, &accounts, &period).await,
+        LedgerVerb::Reprice(arguments) => reprice(session, &administration, &accounts, &arguments).await,
+    };
+    accounts.close().await;
+    done
+}
+
+async fn verify(
+    session: &Session,
+    administration: &Administration,
+    accounts: &Accounts,
+    period: &Period,
+) -> anyhow::Result<ExitStatus> {
+    let (from, to) = period.ends(&*administration.clock)?;
+    let verification = administration.ledger.verify(from, to).await?;
+    let compared = match &accounts.compare {
+        Some(compare) => Some(compare.run(from, to).await),
+        None => None,
+    };
+    let (compared, not_compared) = match compared.transpose() {
+        Ok(compared) => (compared, None),
+        Err(error) => (None, Some(error)),
+    };
+    verified(&verification, compared.as_ref()).print(session.format)?;
+    if let Some(error) = not_compared {
+        return Err(anyhow::Error::from(error).context("the counters of budgets in Redis were not compared"));
     }
+    let is_all_well = verification.differences.is_empty() && compared.is_none_or(|all| all.differences.is_empty());
+    Ok(if is_all_well { ExitStatus::Success } else { ExitStatus::Failure })
+}
+
+async fn reprice(
+    session: &Session,
+    administration: &Administration,
+    accounts: &Accounts,
+    arguments: &RepriceArguments,
+) -> anyhow::Result<ExitStatus> {
+    let selection = arguments.selection(administration)?;
+    let mode = if arguments.yes { Mode::Append } else { Mode::DryRun };
+    let Repricing { models, untold } = accounts.reprice.run(&selection, mode).await?;
+    repriced(&models, mode).print(session.format)?;
+    if mode == Mode::DryRun && models.values().any(|model| model.adjusted > 0) {
+        output::complain("nothing was changed: repeat it with --yes");
+    }
+    if untold > 0 {
+        output::complain(&format!(
+            "Redis was not told of {untold} corrections: its budgets follow with their next windows, and `ledger verify` lists them"
+        ));
+        return Ok(ExitStatus::Failure);
+    }
+    Ok(ExitStatus::Success)
 }
 
 impl Period {
@@ -104,24 +142,28 @@ impl RepriceArguments {
     }
 }
 
-fn verified(verification: &Verification) -> Report {
+/// `compared`: the counters in Redis, if there is one.
+fn verified(verification: &Verification, compared: Option<&Compared>) -> Report {
+    let all = || verification.differences.iter().chain(compared.into_iter().flat_map(|compared| &compared.differences));
     let row =
         |difference: &Difference| vec![difference.sum.clone(), difference.stored.clone(), difference.expected.clone()];
     let object = |difference: &Difference| json!({ "sum": difference.sum, "stored": difference.stored, "expected": difference.expected });
-    let differences: Vec<Value> = verification.differences.iter().map(object).collect();
-    let counts = [
-        ("events read", verification.events),
-        ("sums compared", verification.sums),
-        ("sums that differ", verification.differences.len() as u64),
-    ];
+    let differences: Vec<Value> = all().map(object).collect();
+    let counters = compared.map(|compared| {
+        [("budgets in Redis compared", compared.budgets), ("budgets in Redis undecided", compared.undecided)]
+    });
+    let counts = [("events read", verification.events), ("sums compared", verification.sums)];
+    let counts = counts.into_iter().chain(counters.into_iter().flatten());
+    let counts = counts.chain([("sums that differ", differences.len() as u64)]);
     let counts = counts.map(|(name, count)| vec![name.to_owned(), count.to_string(), String::new()]);
     Report {
         headers: vec!["sum", "stored", "expected"],
-        rows: verification.differences.iter().map(row).chain(counts).collect(),
+        rows: all().map(row).chain(counts).collect(),
         json: json!({
             "object": "ledger_verification",
             "events": verification.events,
             "sums": verification.sums,
+            "redis": compared.map(|compared| json!({ "budgets": compared.budgets, "undecided": compared.undecided })),
             "differences": differences,
         }),
     }
@@ -190,7 +232,22 @@ mod tests {
     fn a_verification_lists_what_differs_and_counts_what_was_read() {
         let difference =
             Difference { sum: "usage_hour k1".to_owned(), stored: "3".to_owned(), expected: "2".to_owned() };
-        let report = verified(&Verification { events: 7, sums: 4, differences: vec![difference] });
+        let in_redis = Difference { sum: "limiter budget".to_owned(), ..difference.clone() };
+        let verification = Verification { events: 7, sums: 4, differences: vec![difference] };
+        let report = verified(&verification, None);
+        assert!(report.json["redis"].is_null());
+        let compared = Compared { budgets: 3, undecided: 1, differences: vec![in_redis] };
+        let both = verified(&verification, Some(&compared));
+        assert_eq!(both.rows[1], ["limiter budget", "3", "2"]);
+        assert_eq!(
+            both.rows[4..],
+            [
+                ["budgets in Redis compared", "3", ""],
+                ["budgets in Redis undecided", "1", ""],
+                ["sums that differ", "2", ""]
+            ]
+        );
+        assert_eq!(both.json["redis"], json!({"budgets": 3, "undecided": 1}));
         assert_eq!(report.rows[0], ["usage_hour k1", "3", "2"]);
         assert_eq!(report.rows[3], ["sums that differ", "1", ""]);
         assert_eq!((&report.json["events"], &report.json["differences"][0]["expected"]), (&json!(7), &json!("2")));

@@ -2,25 +2,32 @@
 
 use std::{fs, future::Future, sync::Arc, time::Duration};
 
-use ai4free_local::{OsSecrets, SwappableCatalogue, SystemClock, UuidV7Ids};
+use ai4free_local::{OsSecrets, SwappableCatalogue, SystemClock, TokioSpawner, UuidV7Ids};
 use ai4free_ports::{
+    budget_counters::BudgetCounters,
     runtime::{Clock, IdSource},
     usage_ledger::UsageLedger,
 };
+use ai4free_redis::RedisBudgetCounters;
 pub use ai4free_sql::MigrationStatus as SchemaStatus;
 use ai4free_sql::{Database, LimiterModeError, SqlKeyStore, SqlUsageLedger};
 use anyhow::Context;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Base, Misconfigured, calendar, create_data_dir, key_hasher, limiter::connect_redis, migrate_or_check, own_data_dir,
-    policy,
+    Base, Misconfigured, calendar, create_data_dir, key_hasher,
+    limiter::{connect_redis, redis_options},
+    migrate_or_check, own_data_dir, policy,
 };
 use crate::{
-    application::{keys::Keys, models::Models, policy::PolicySource, reprice::Reprice},
+    application::{counters::CompareCounters, keys::Keys, models::Models, policy::PolicySource, reprice::Reprice},
     config::{Settings, redis::Redis, secrets},
     lifecycle::Workers,
 };
+
+/// For connections that are closed.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// For a gateway that is just stopping.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -30,8 +37,50 @@ pub struct Administration {
     pub keys: Keys,
     pub models: Models,
     pub ledger: Arc<dyn UsageLedger>,
-    pub reprice: Reprice,
+    pub ids: Arc<dyn IdSource>,
     pub clock: Arc<dyn Clock>,
+}
+
+/// What checks and corrects the accounts, beside gateways that may be running.
+pub struct Accounts {
+    /// `None`: limits are kept in each process, which nobody else can ask.
+    pub compare: Option<CompareCounters>,
+    pub reprice: Reprice,
+    end: CancellationToken,
+    workers: Workers,
+}
+
+impl Accounts {
+    /// Closes the connections.
+    pub async fn close(self) {
+        self.end.cancel();
+        self.workers.join(LEAVING).await;
+    }
+}
+
+/// Connects to Redis, if there is one. It need not answer before it is asked.
+///
+/// # Errors
+/// When its URL is not one.
+pub fn accounts(settings: &Settings, administration: &Administration) -> anyhow::Result<Accounts> {
+    let (end, mut workers) = (CancellationToken::new(), Workers::default());
+    let Administration { ledger, ids, clock, models, .. } = administration;
+    let mut counters: Option<Arc<dyn BudgetCounters>> = None;
+    if let Some(redis) = &settings.redis {
+        let options = redis_options(redis, "ledger")?;
+        let (connected, worker) = RedisBudgetCounters::connect(&options, end.clone());
+        workers.run("budget counters", worker);
+        counters = Some(connected);
+    }
+    let compare = counters.clone().map(|counters| CompareCounters {
+        ledger: ledger.clone(),
+        counters,
+        clock: clock.clone(),
+        timer: Arc::new(TokioSpawner::new(Handle::current())),
+    });
+    let catalogue = models.catalogue.clone();
+    let reprice = Reprice { ledger: ledger.clone(), counters, catalogue, ids: ids.clone() };
+    Ok(Accounts { compare, reprice, end, workers })
 }
 
 /// Opens the stores for a verb of the command line, beside a server that may be running.
@@ -55,8 +104,8 @@ pub async fn administration(settings: &Settings) -> anyhow::Result<Administratio
             calendar: calendar(),
             policy,
         },
-        models: Models { catalogue: catalogue.clone() },
-        reprice: Reprice { ledger: ledger.clone(), catalogue, ids: base.ids },
+        models: Models { catalogue },
+        ids: base.ids,
         ledger,
         clock: base.clock,
     })

@@ -116,6 +116,10 @@ impl Limiter {
     }
 }
 
+pub(super) fn redis_options(redis: &Redis, replica: &str) -> anyhow::Result<RedisOptions> {
+    Ok(RedisOptions::new(redis.url.expose(), replica)?.prefix(&redis.prefix)?.deadline(redis.timeout))
+}
+
 /// Nothing is connected yet: the worker does it. `replica`: a new name for each life of the process.
 pub(super) fn connect_redis(
     redis: &Redis,
@@ -124,7 +128,7 @@ pub(super) fn connect_redis(
     end: &CancellationToken,
     workers: &mut Workers,
 ) -> anyhow::Result<Arc<RedisRateLimiter>> {
-    let options = RedisOptions::new(redis.url.expose(), replica)?.prefix(&redis.prefix)?.deadline(redis.timeout);
+    let options = redis_options(redis, replica)?;
     let (limiter, worker) = RedisRateLimiter::connect(&options, ledger.clone(), end.clone());
     workers.run("limiter", worker);
     Ok(limiter)

@@ -9,6 +9,8 @@
 mod support;
 
 #[cfg(test)]
+mod accounts;
+#[cfg(test)]
 mod audio;
 #[cfg(test)]
 mod bad_input;

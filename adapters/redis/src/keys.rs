@@ -5,6 +5,7 @@ use ai4free_ports::{
     rate_limiter::{Claim, LeaseId, LimitKind, Scope},
     request::RequestId,
     runtime::Timestamp,
+    usage_ledger::SpoolId,
 };
 use fred::types::Key;
 use sha2::{Digest, Sha256};
@@ -29,7 +30,7 @@ pub(crate) struct Keys {
     /// The latest second that any replica saw.
     pub(crate) clock: Key,
     /// The epoch that the data belongs to.
-    epoch: Key,
+    pub(crate) epoch: Key,
     /// All replicas, by their last heartbeat.
     pub(crate) replicas: Key,
     /// The replicas of which leases were given up, by when that was.
@@ -48,6 +49,11 @@ impl Keys {
     /// Leases of another replica.
     pub(crate) fn leases_of(&self, replica: &str) -> Key {
         format!("{}l:{replica}", self.start).into()
+    }
+
+    /// The last correction of a run.
+    pub(crate) fn corrections(&self, run: SpoolId) -> Key {
+        format!("{}fix:{}", self.start, run.0.as_simple()).into()
     }
 
     /// What every call of an operation of the script begins with.
@@ -126,6 +132,8 @@ mod tests {
             name(Scope::Model("m".repeat(129).into()), LimitKind::ImageRequests).len(),
             "{a4f}:0:w:images:model#".len() + 64
         );
+        let run = SpoolId(Uuid::from_u128(7));
+        assert_eq!(keys.corrections(run).as_str(), Some("{a4f}:0:fix:00000000000000000000000000000007"));
         let budget = keys.budget(Epoch(17), &Scope::User("u:1".into()), &MoneyWindow::TOTAL);
         assert_eq!(budget.as_str(), Some("{a4f}:0:m:17:user:u:1:0"));
     }

@@ -11,6 +11,7 @@ use crate::heartbeat::LEASE;
 
 const MONEY: &str = include_str!("money.lua");
 const OPERATIONS: &str = include_str!("limiter.lua");
+const CORRECTION: &str = include_str!("correction.lua");
 
 const SERVER_TIME: &str = "local function server_ms()
   local time = redis.call('TIME')
@@ -38,7 +39,7 @@ pub(crate) enum TimeSource {
     Movable,
 }
 
-/// The limiter's script as this version has it. Another version has another digest, so both can run side by side.
+/// A script as this version has it. Another version has another digest, so both can run side by side.
 pub(crate) struct Script {
     source: String,
     digest: String,
@@ -56,6 +57,12 @@ impl Script {
         };
         let source =
             format!("local EPOCH = {epoch}\nlocal WINDOW, LEASE_MS = {window}, {lease}\n{time}{MONEY}{OPERATIONS}");
+        Self { digest: sha1_hash(&source), source }
+    }
+
+    /// The script of [`crate::RedisBudgetCounters`].
+    pub(crate) fn correction() -> Self {
+        let source = format!("{MONEY}{CORRECTION}");
         Self { digest: sha1_hash(&source), source }
     }
 

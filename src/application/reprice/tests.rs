@@ -1,12 +1,13 @@
 use std::sync::{
     Mutex,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use ai4free_contract::recording::{Fault, RecordingLedger};
 use ai4free_ports::{
-    budget::{Epoch, Holder, Spending},
+    budget::{Epoch, GrantStanding, Holder, Spending},
     catalogue::{Model, ModelKind, OnDisconnect, Snapshot, Target},
+    error::LimiterDown,
     key::KeyId,
     limits::Limits,
     rate_limiter::Scope,
@@ -14,6 +15,8 @@ use ai4free_ports::{
     usage::{Encoding, UsageSource},
     usage_ledger::Outcome,
 };
+
+use async_trait::async_trait;
 
 use super::*;
 
@@ -89,8 +92,41 @@ fn charge(number: u128, model: &str) -> UsageEvent {
     }
 }
 
+/// What the shared limiter was told.
+#[derive(Default)]
+struct Told {
+    corrections: Mutex<Vec<(CorrectionId, i128)>>,
+    is_away: AtomicBool,
+}
+
+#[expect(clippy::unimplemented, reason = "who charges again reads no counters")]
+#[async_trait]
+impl BudgetCounters for Told {
+    async fn epoch(&self) -> Result<Option<Epoch>, LimiterDown> {
+        unimplemented!("not asked for")
+    }
+
+    async fn standings(&self, _: Epoch, _: &[(Scope, Timestamp)]) -> Result<Vec<Option<GrantStanding>>, LimiterDown> {
+        unimplemented!("not asked for")
+    }
+
+    async fn is_anything_given_up(&self) -> Result<bool, LimiterDown> {
+        unimplemented!("not asked for")
+    }
+
+    async fn correct(&self, id: CorrectionId, changes: &[(Spending, PicoUsdSum)]) -> Result<(), LimiterDown> {
+        if self.is_away.load(Ordering::Relaxed) {
+            return Err(LimiterDown("away".into()));
+        }
+        assert!(changes.iter().all(|(spending, _)| spending.holder == Holder::Shared(Epoch(1))), "{changes:?}");
+        self.corrections.lock().unwrap().push((id, changes.iter().map(|(_, change)| change.0).sum()));
+        Ok(())
+    }
+}
+
 struct World {
     ledger: Arc<RecordingLedger>,
+    counters: Arc<Told>,
     prices: Arc<Prices>,
     reprice: Reprice,
 }
@@ -106,8 +142,10 @@ impl World {
         }
         let prices = Arc::new(Prices(Mutex::new(vec![("a", Some(1)), ("b", Some(1)), ("unpriced", None)])));
         let ids = Arc::new(Ids(AtomicU64::new(0)));
-        let reprice = Reprice { ledger: ledger.clone(), catalogue: prices.clone(), ids };
-        Self { ledger, prices, reprice }
+        let counters = Arc::new(Told::default());
+        let reprice =
+            Reprice { ledger: ledger.clone(), counters: Some(counters.clone()), catalogue: prices.clone(), ids };
+        Self { ledger, counters, prices, reprice }
     }
 
     fn price(&self, model: &'static str, input: i64) {
@@ -117,7 +155,7 @@ impl World {
     async fn run(&self, models: Option<&[&str]>, mode: Mode) -> BTreeMap<String, Repriced> {
         let models = models.map(|models| models.iter().map(|model| (*model).to_owned()).collect());
         let selection = Selection { models, from: Timestamp(0), to: Timestamp::from_seconds(2000) };
-        self.reprice.run(&selection, mode).await.unwrap()
+        self.reprice.run(&selection, mode).await.unwrap().models
     }
 
     /// What all rows of a model cost.
@@ -218,4 +256,39 @@ async fn many_pages_are_gone_through_and_an_interrupted_run_is_finished_by_the_n
     assert_eq!((models["a"].charges, models["a"].adjusted), (1201, 201));
     assert_eq!(world.cost("a"), 3 * 12_010);
     assert_eq!(world.adjustments().len(), 1201);
+}
+
+#[tokio::test]
+async fn what_is_appended_is_told_to_the_shared_limiter_once() {
+    let process = Holder::Process { spool: SpoolId(uuid::Uuid::from_u128(5)), generation: 1 };
+    let alone = |number| {
+        let mut charge = charge(number, "a");
+        charge.spending.iter_mut().for_each(|spending| spending.holder = process);
+        charge
+    };
+    let shared = (1..=600).map(|number| charge(number, "a"));
+    let world = World::with(shared.chain((601..=700).map(alone)).collect()).await;
+    world.price("a", 3);
+    world.run(None, Mode::DryRun).await;
+    assert!(world.counters.corrections.lock().unwrap().is_empty());
+    world.run(None, Mode::Append).await;
+    let told = world.counters.corrections.lock().unwrap().clone();
+    assert_eq!(told.iter().map(|(_, change)| *change).collect::<Vec<_>>(), [500 * 20, 100 * 20]);
+    assert!(told[0].0.run == told[1].0.run && told[0].0.number < told[1].0.number, "{told:?}");
+    world.run(None, Mode::Append).await;
+    assert_eq!(world.counters.corrections.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_limiter_that_is_away_is_told_nothing_and_the_ledger_everything() {
+    let world = World::with((1..=600).map(|number| charge(number, "a")).collect()).await;
+    world.price("a", 3);
+    world.counters.is_away.store(true, Ordering::Relaxed);
+    let all = Selection { models: None, from: Timestamp(0), to: Timestamp::from_seconds(2000) };
+    let repricing = world.reprice.run(&all, Mode::Append).await.unwrap();
+    assert_eq!((repricing.untold, repricing.models["a"].adjusted), (600, 600));
+    assert_eq!(world.cost("a"), 600 * 30);
+    world.counters.is_away.store(false, Ordering::Relaxed);
+    assert_eq!(world.reprice.run(&all, Mode::Append).await.unwrap().untold, 0, "it says nothing of the one before");
+    assert!(world.counters.corrections.lock().unwrap().is_empty());
 }

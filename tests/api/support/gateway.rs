@@ -169,6 +169,12 @@ impl Gateway {
         request.send(self.address).await
     }
 
+    /// Asks until Redis has answered in time, where limits are closed if it has not: what was in doubt is void.
+    pub(crate) async fn decided(&self, request: &Request) -> Response {
+        let answered = || async { Some(self.send(request).await).filter(|response| response.status != 503) };
+        eventually("a decision", answered).await
+    }
+
     pub(crate) async fn open(&self, request: &Request) -> Exchange {
         request.open(self.address).await
     }
@@ -223,6 +229,11 @@ impl Gateway {
             .unwrap();
         let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
         (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or(Value::String(complaint)))
+    }
+
+    /// [`Stores::redis`].
+    pub(crate) async fn redis(&self, command: &[&str]) -> String {
+        self.stores.redis(command).await
     }
 
     pub(crate) fn home(&self) -> &Path {

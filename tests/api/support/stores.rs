@@ -6,6 +6,11 @@ use std::{
     hash::{BuildHasher, Hasher, RandomState},
 };
 
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
+
 use super::postgres;
 
 /// What one gateway, or several that belong together, keep their data in.
@@ -34,6 +39,22 @@ impl Stores {
             variables.push(("AI4FREE__REDIS__TIMEOUT_MS".to_owned(), "5000".to_owned()));
         }
         variables
+    }
+
+    /// One command to Redis, in which `{}` is the beginning of all keys: the first line of its reply.
+    pub(crate) async fn redis(&self, command: &[&str]) -> String {
+        let url = self.redis_url.as_deref().expect("stores with Redis");
+        let address = url.trim_start_matches("redis://").trim_end_matches('/');
+        let mut stream = BufReader::new(TcpStream::connect(address).await.unwrap());
+        let mut bytes = format!("*{}\r\n", command.len());
+        for word in command {
+            let word = word.replace("{}", &format!("{{{}}}", self.redis_prefix));
+            bytes.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        let mut reply = String::new();
+        stream.read_line(&mut reply).await.unwrap();
+        reply.trim_end().to_owned()
     }
 
     pub(crate) async fn drop_database(&self) {

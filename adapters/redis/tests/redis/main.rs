@@ -1,6 +1,8 @@
 //! The Redis adapter against real servers: the contract on the one of `AI4FREE_TEST_REDIS_URL`, faults on its own ones.
 
 #[cfg(test)]
+mod budget_counters;
+#[cfg(test)]
 mod chaos;
 #[cfg(test)]
 mod contract;
