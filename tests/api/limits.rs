@@ -19,18 +19,12 @@ fn count(responses: &[Response], status: u16) -> usize {
 /// Closed, because a machine that is busy with other tests may be too slow for Redis to answer in time.
 const TEN: &str = "[plans.ten]\nrequests_per_minute = 10\non_redis_down = \"closed\"\n";
 
-/// Asks until Redis has answered: what was in doubt is void.
-async fn decided(gateway: &Gateway, request: &Request) -> Response {
-    let answered = || async { Some(gateway.send(request).await).filter(|response| response.status != 503) };
-    eventually("a decision", answered).await
-}
-
 #[tokio::test]
 async fn ten_a_minute_admits_exactly_ten_of_forty_at_once() {
     let gateway = Gateway::builder().toml(TEN).start().await;
     let key = gateway.key_with(json!({"plan": "ten"})).await;
     let request = echo(&key);
-    let responses = join_all((0..40).map(|_| decided(&gateway, &request))).await;
+    let responses = join_all((0..40).map(|_| gateway.decided(&request))).await;
     assert_eq!((count(&responses, 200), count(&responses, 429)), (10, 30));
     for refused in responses.iter().filter(|response| response.status == 429) {
         let error = refused.error(429);
@@ -54,7 +48,7 @@ async fn two_processes_admit_exactly_ten_together() {
     let second = first.replica(Gateway::builder().toml(TEN)).await;
     let key = first.key_with(json!({"plan": "ten"})).await;
     let request = echo(&key);
-    let responses = join_all((0..40).map(|number| decided([&first, &second][number % 2], &request))).await;
+    let responses = join_all((0..40).map(|number| [&first, &second][number % 2].decided(&request))).await;
     assert_eq!((count(&responses, 200), count(&responses, 429)), (10, 30));
     let usage = first.usage_of(&key, 10).await;
     assert_eq!(usage["successful_requests"], 10, "both processes charge into one ledger");
@@ -80,6 +74,57 @@ async fn an_answer_says_what_is_left() {
     let streamed = gateway.key_with(json!({"limits": {"requests_per_minute": 3}})).await;
     let response = gateway.send(&post("/v1/chat/completions", &streamed_chat("local/echo")).key(&streamed.text)).await;
     assert_eq!(response.header("x-ratelimit-remaining-requests"), Some("2"));
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_limit_and_what_of_it_is_settled_reserved_and_left() {
+    let upstream = MockUpstream::start().await;
+    let plan = "[plans.told]\ntokens_per_minute = 2000\nmax_concurrent_requests = 1\non_redis_down = \"closed\"\n";
+    let gateway = Gateway::builder().openai(&upstream).toml(plan).start().await;
+    let key = gateway.key_with(json!({"plan": "told"})).await;
+    let request = |cap: u32| {
+        let mut body = chat("gpt-4o");
+        body["max_tokens"] = json!(cap);
+        post("/v1/chat/completions", &body).key(&key.text)
+    };
+    upstream.answer(Reply::json(&completion("ok")));
+    gateway.decided(&request(100)).await.success();
+    let gate = Gate::closed();
+    upstream.answer(Reply::default().wait(&gate).followed_by(Reply::json(&completion("ok"))));
+    let (large, small) = (request(300), request(10));
+    // Both limits refuse the first, and tokens are what it has to wait for the longest; only concurrency refuses the second.
+    let observed = async {
+        let told = async |request: &Request, wanted: &str| {
+            let refusal = || async {
+                let response = gateway.decided(request).await;
+                let message = response.error(429)["message"].as_str().unwrap().to_owned();
+                message.contains(wanted).then_some((response, message))
+            };
+            eventually(wanted, refusal).await
+        };
+        upstream.request(1).await;
+        let (_, message) = told(&small, "settled 0, reserved 1,").await;
+        let concurrency = "Rate limit reached for the key in concurrency: limit 1 concurrent requests, settled 0, reserved 1, \
+                           remaining 0, requested 1, resets as requests end. Try again in 1s.";
+        assert_eq!(message, concurrency);
+        // What the first used, by its provider's count.
+        let (response, message) = told(&request(1800), "settled 21,").await;
+        assert!(message.starts_with("Rate limit reached for the key in tokens: limit 2000 tokens per 60 seconds, "));
+        let number = |name: &str| {
+            let rest = message.split(&format!(", {name} ")).nth(1).unwrap();
+            rest.split([',', '.']).next().unwrap().parse::<u64>().unwrap()
+        };
+        assert!((300..600).contains(&number("reserved")), "{message}");
+        assert_eq!(21 + number("reserved") + number("remaining"), 2000, "{message}");
+        assert!(number("requested") > number("remaining"), "{message}");
+        let reset = response.header("x-ratelimit-reset-tokens").unwrap();
+        assert!(message.contains(&format!(", resets in {reset}. Try again in ")), "{message}");
+        gate.open();
+    };
+    // The place of the first is free shortly after its answer.
+    let admitted = eventually("the place", || async { Some(gateway.send(&large).await).filter(|it| it.status == 200) });
+    futures_util::future::join(admitted, observed).await;
     gateway.stop().await;
 }
 
@@ -202,15 +247,17 @@ async fn as_many_requests_run_at_once_as_are_allowed() {
     let answer = Reply::json(&completion("ok"));
     upstream.answer(gated.followed_by(answer.clone()));
     upstream.otherwise(move |_| answer.clone());
-    let gateway = Gateway::before(&upstream).await;
-    let key = gateway.key_with(json!({"limits": {"max_concurrent_requests": 1}})).await;
+    let plan = "[plans.one]\nmax_concurrent_requests = 1\non_redis_down = \"closed\"\n";
+    let gateway = Gateway::builder().openai(&upstream).toml(plan).start().await;
+    let key = gateway.key_with(json!({"plan": "one"})).await;
     let request = post("/v1/chat/completions", &chat("gpt-4o")).key(&key.text);
-    let first = request.start(gateway.address).await;
-    upstream.request(0).await;
-    let refused = gateway.send(&request).await;
-    assert_eq!(refused.error(429)["code"], "rate_limit_exceeded");
-    gate.open();
-    first.head().await.whole().await.success();
+    let observed = async {
+        upstream.request(0).await;
+        assert_eq!(gateway.decided(&request).await.error(429)["code"], "rate_limit_exceeded");
+        gate.open();
+    };
+    let (first, ()) = futures_util::future::join(gateway.decided(&request), observed).await;
+    first.success();
     eventually("the place", || async { (gateway.send(&request).await.status == 200).then_some(()) }).await;
     gateway.stop().await;
 }

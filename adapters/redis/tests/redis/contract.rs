@@ -12,7 +12,7 @@ use ai4free_redis::RedisOptions;
 use async_trait::async_trait;
 
 use crate::{
-    patient::Patient,
+    patient::{Patient, patiently},
     server::{Replica, eventually, own_prefix, skip},
 };
 
@@ -37,9 +37,9 @@ impl Harness for Redis {
             let step = left.min(BEAT_MILLIS - self.since_beat.load(Ordering::SeqCst));
             left -= step;
             let now = self.now_millis.fetch_add(step, Ordering::SeqCst) + step;
-            self.replica.limiter.move_time(Duration::from_millis(now)).await.unwrap();
+            patiently(|| self.replica.limiter.move_time(Duration::from_millis(now))).await.unwrap();
             if self.since_beat.fetch_add(step, Ordering::SeqCst) + step == BEAT_MILLIS {
-                self.replica.limiter.beat().await.unwrap();
+                patiently(|| self.replica.limiter.beat()).await.unwrap();
                 self.since_beat.store(0, Ordering::SeqCst);
             }
         }
@@ -58,7 +58,7 @@ async fn start() -> Option<Redis> {
     let options = RedisOptions::new(&url, "one").unwrap().prefix(&own_prefix()).unwrap().with_movable_time();
     let replica = Replica::start(&options).await;
     let now = 1_700_000_000_000;
-    replica.limiter.move_time(Duration::from_millis(now)).await.unwrap();
+    patiently(|| replica.limiter.move_time(Duration::from_millis(now))).await.unwrap();
     Some(Redis { replica, now_millis: now.into(), since_beat: 0.into() })
 }
 

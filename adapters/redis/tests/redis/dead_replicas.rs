@@ -16,6 +16,7 @@ use ai4free_ports::{
 
 use crate::{
     ledger::Epochs,
+    patient::patiently,
     server::{RedisServer, Replica, eventually},
     spending::{budget, hold, standing},
 };
@@ -50,19 +51,19 @@ impl Cluster {
 
     async fn replica_of(&self, name: &str) -> Replica {
         let replica = Replica::start_with(&self.server.options(name).with_movable_time(), self.ledger.clone()).await;
-        replica.limiter.beat().await.unwrap();
+        patiently(|| replica.limiter.beat()).await.unwrap();
         replica
     }
 
     async fn at(&self, since_start: Duration) {
-        self.other.limiter.move_time(START + since_start).await.unwrap();
-        self.other.limiter.beat().await.unwrap();
+        patiently(|| self.other.limiter.move_time(START + since_start)).await.unwrap();
+        patiently(|| self.other.limiter.beat()).await.unwrap();
     }
 
     /// The family falls silent, and the others find out.
     async fn find_silent(&self) {
         self.at(SILENCE + Duration::from_millis(1)).await;
-        self.other.limiter.give_up_silent().await.unwrap();
+        patiently(|| self.other.limiter.give_up_silent()).await.unwrap();
     }
 
     /// Settled and reserved.
@@ -100,8 +101,8 @@ fn fates(of: impl IntoIterator<Item = (u128, Fate)>) -> HashMap<RequestId, Fate>
 
 /// Tells what the requests of the family were charged.
 async fn tell(replica: &Replica, fates: &HashMap<RequestId, Fate>) {
-    let leases = replica.limiter.take_over(FAMILY).await.unwrap();
-    replica.limiter.charge(&leases, fates).await.unwrap();
+    let leases = patiently(|| replica.limiter.take_over(FAMILY)).await.unwrap();
+    patiently(|| replica.limiter.charge(&leases, fates)).await.unwrap();
 }
 
 async fn settle(replica: &Replica, settlement: Settlement) {
@@ -118,12 +119,12 @@ async fn what_a_silent_replica_reserved_is_not_outstanding_after_a_minute_and_co
     hold(&cluster.other, 3, 5).await;
     drop(doomed);
     cluster.at(SILENCE).await;
-    cluster.other.limiter.give_up_silent().await.unwrap();
+    patiently(|| cluster.other.limiter.give_up_silent()).await.unwrap();
     assert_eq!(cluster.money().await, (0, 135));
     cluster.find_silent().await;
     assert_eq!(cluster.money().await, (130, 5));
     assert_eq!(cluster.other.limiter.given_up_leases(), 2);
-    cluster.other.limiter.give_up_silent().await.unwrap();
+    patiently(|| cluster.other.limiter.give_up_silent()).await.unwrap();
     assert_eq!(cluster.money().await, (130, 5));
     assert_eq!(cluster.left(1).await[1], "$-1", "nobody looks again");
 }
@@ -155,7 +156,7 @@ async fn the_next_life_tells_what_requests_were_charged_and_the_rest_can_be_spen
         tell(&next, &fates([(number + 4, Fate::Charged(vec![charged(holder, 100)]))])).await;
         assert_eq!(cluster.money().await, (before + 23 + 80 + 100, 0), "more than was reserved");
         cluster.at(SILENCE * 3).await;
-        assert_eq!(next.limiter.take_over(FAMILY).await.unwrap(), []);
+        assert_eq!(patiently(|| next.limiter.take_over(FAMILY)).await.unwrap(), []);
         assert_eq!(cluster.left(1).await, NOTHING);
         cluster.at(Duration::ZERO).await;
     }
@@ -187,9 +188,10 @@ async fn top_ups_are_given_back_whether_the_first_lease_was_settled_or_not() {
         let Some(cluster) = Cluster::start().await else { return };
         let doomed = cluster.replica(1).await;
         let holder = hold(&doomed, 1, 60).await;
+        let claims = more(10);
         for number in 1..40 {
             let top_up = LeaseId { number, ..lease(1) };
-            let held = doomed.limiter.reserve(top_up, &more(10)).await.unwrap();
+            let held = patiently(|| doomed.limiter.reserve(top_up, &claims)).await.unwrap();
             assert!(matches!(held, Reservation::Held(_)), "{held:?}");
         }
         if is_settled {
@@ -217,7 +219,7 @@ async fn a_replica_that_was_only_asleep_settles_each_lease_once() {
     hold(&asleep, 3, 80).await;
     cluster.find_silent().await;
     assert_eq!(cluster.money().await, (210, 0));
-    asleep.limiter.beat().await.unwrap();
+    patiently(|| asleep.limiter.beat()).await.unwrap();
     assert_eq!(hold(&asleep, 4, 5).await, holder);
     for _ in 0..2 {
         settle(&asleep, spent(lease(1), holder, &budget(60), &[20])).await;
@@ -227,8 +229,8 @@ async fn a_replica_that_was_only_asleep_settles_each_lease_once() {
     // Nobody will settle the third: the replica finds that it is not its own.
     asleep.limiter.settle(Settlement { money: vec![], ..spent(lease(3), holder, &budget(80), &[80]) });
     cluster.at(SILENCE * 3).await;
-    asleep.limiter.beat().await.unwrap();
-    asleep.limiter.purge().await.unwrap();
+    patiently(|| asleep.limiter.beat()).await.unwrap();
+    patiently(|| asleep.limiter.purge()).await.unwrap();
     assert_eq!(cluster.money().await, (20, 5));
     assert!(matches!(cluster.left(1).await, [leases, beat, _] if leases == ":1" && beat != "$-1"), "it lives");
 }
@@ -268,18 +270,19 @@ async fn what_was_reserved_before_redis_lost_its_data_changes_nothing_after_it()
     drop(doomed);
     cluster.find_silent().await;
     let next = cluster.replica(2).await;
-    let leases = next.limiter.take_over(FAMILY).await.unwrap();
+    let leases = patiently(|| next.limiter.take_over(FAMILY)).await.unwrap();
     assert_eq!(leases.iter().map(|given_up| given_up.lease).collect::<Vec<_>>(), [lease(1)]);
     // Its budget is gone, and its epoch over; the lease is not.
     let Holder::Shared(epoch) = holder else { panic!("{holder:?}") };
     assert_eq!(cluster.server.command(&format!("DEL {{a4f}}:0:m:{}:gateway::0", epoch.0)).await, ":1");
     assert_ne!(hold(&next, 2, 5).await, holder);
-    next.limiter.charge(&leases, &fates([(1, Fate::Charged(vec![charged(holder, 20)]))])).await.unwrap();
+    let told = fates([(1, Fate::Charged(vec![charged(holder, 20)]))]);
+    patiently(|| next.limiter.charge(&leases, &told)).await.unwrap();
     let now = standing(&next).await.unwrap();
     assert_eq!((now.settled.0, now.reserved.0), (0, 5));
     assert_eq!(cluster.server.command("FLUSHALL").await, "+OK");
-    next.limiter.charge(&leases, &fates([(1, Fate::Charged(vec![charged(holder, 20)]))])).await.unwrap();
-    assert_eq!(next.limiter.take_over(FAMILY).await.unwrap(), []);
+    patiently(|| next.limiter.charge(&leases, &told)).await.unwrap();
+    assert_eq!(patiently(|| next.limiter.take_over(FAMILY)).await.unwrap(), []);
     assert_eq!(standing(&next).await, None);
 }
 
@@ -315,12 +318,12 @@ async fn what_is_open_at_a_clean_end_is_kept_for_the_next_life() {
 async fn a_reservation_that_arrives_after_its_replica_was_buried_is_found_the_next_time() {
     let Some(cluster) = Cluster::start().await else { return };
     let (doomed, next) = (cluster.replica(1).await, cluster.replica(2).await);
-    assert_eq!(next.limiter.take_over(FAMILY).await.unwrap(), []);
+    assert_eq!(patiently(|| next.limiter.take_over(FAMILY)).await.unwrap(), []);
     hold(&doomed, 1, 60).await;
-    assert_eq!(next.limiter.take_over(FAMILY).await.unwrap().len(), 1);
+    assert_eq!(patiently(|| next.limiter.take_over(FAMILY)).await.unwrap().len(), 1);
     hold(&doomed, 2, 70).await;
     drop(doomed);
-    assert_eq!(next.limiter.take_over(FAMILY).await.unwrap().len(), 2);
+    assert_eq!(patiently(|| next.limiter.take_over(FAMILY)).await.unwrap().len(), 2);
     assert_eq!(cluster.money().await, (130, 0));
 }
 
@@ -331,10 +334,10 @@ async fn other_families_and_the_own_life_are_left_alone() {
     hold(&own, 1, 60).await;
     hold(&relative, 2, 70).await;
     hold(&cluster.other, 3, 80).await;
-    assert_eq!(own.limiter.take_over(FAMILY).await.unwrap(), []);
+    assert_eq!(patiently(|| own.limiter.take_over(FAMILY)).await.unwrap(), []);
     cluster.at(SILENCE * 2).await;
-    own.limiter.beat().await.unwrap();
-    relative.limiter.beat().await.unwrap();
-    own.limiter.give_up_silent().await.unwrap();
+    patiently(|| own.limiter.beat()).await.unwrap();
+    patiently(|| relative.limiter.beat()).await.unwrap();
+    patiently(|| own.limiter.give_up_silent()).await.unwrap();
     assert_eq!(cluster.money().await, (0, 210));
 }

@@ -13,6 +13,8 @@ use tokio::{
 pub(crate) struct Proxy {
     address: SocketAddr,
     silences: watch::Sender<u32>,
+    /// Connections through which anything passes.
+    passing: watch::Sender<usize>,
     target: watch::Sender<u16>,
     _tasks: JoinSet<()>,
 }
@@ -23,16 +25,19 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let (silences, silenced) = watch::channel(0);
         let (target, targets) = watch::channel(port);
+        let passing = watch::Sender::new(0);
+        let passes = passing.clone();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let mut silenced = silenced.clone();
                 silenced.mark_unchanged();
-                connections.spawn(forward(client, targets.clone(), silenced));
+                passes.send_modify(|count| *count += 1);
+                connections.spawn(forward(client, targets.clone(), silenced, passes.clone()));
             }
         });
-        Self { address, silences, target, _tasks: tasks }
+        Self { address, silences, passing, target, _tasks: tasks }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -40,8 +45,9 @@ impl Proxy {
     }
 
     /// From now on nothing passes through the connections that there are, and nobody is told. New ones work.
-    pub(crate) fn silence(&self) {
+    pub(crate) async fn silence(&self) {
         self.silences.send_modify(|count| *count += 1);
+        self.passing.subscribe().wait_for(|count| *count == 0).await.unwrap();
     }
 
     /// Cuts the connections that there are; new ones end at another server.
@@ -50,12 +56,21 @@ impl Proxy {
     }
 }
 
-async fn forward(mut client: TcpStream, mut targets: watch::Receiver<u16>, mut silenced: watch::Receiver<u32>) {
+async fn forward(
+    mut client: TcpStream,
+    mut targets: watch::Receiver<u16>,
+    mut silenced: watch::Receiver<u32>,
+    passing: watch::Sender<usize>,
+) {
     let port = *targets.borrow_and_update();
     let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    tokio::select! {
-        _ = copy_bidirectional(&mut client, &mut server) => {}
-        _ = targets.changed() => {}
-        _ = silenced.changed() => std::future::pending().await,
+    let is_silenced = tokio::select! {
+        _ = copy_bidirectional(&mut client, &mut server) => false,
+        _ = targets.changed() => false,
+        _ = silenced.changed() => true,
+    };
+    passing.send_modify(|count| *count -= 1);
+    if is_silenced {
+        std::future::pending::<()>().await;
     }
 }

@@ -141,14 +141,14 @@ pub(crate) fn own_prefix() -> String {
     format!("test-{:x}", RandomState::new().build_hasher().finish())
 }
 
-/// Waits for a condition, 5 s at most.
+/// Waits for a condition, 20 s at most.
 pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
     let wait = async {
         while !condition() {
             sleep(Duration::from_millis(2)).await;
         }
     };
-    assert!(timeout(Duration::from_secs(5), wait).await.is_ok(), "no {what} within 5 s");
+    assert!(timeout(Duration::from_secs(20), wait).await.is_ok(), "no {what} within 20 s");
 }
 
 pub(crate) fn skip(reason: &str) {

@@ -7,38 +7,40 @@ use crate::{
     tests::harness::{Postgres, Sqlite, TestDatabase},
 };
 
+/// To wait in vain.
 const SHORT: Duration = Duration::from_millis(100);
+/// For a lock that somebody is giving back.
 const LONG: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn memory_limits_have_the_database_for_themselves() {
     let Some(postgres) = Postgres::start().await else { return };
-    let memory = take(&postgres, true, SHORT).await.unwrap();
+    let memory = take(&postgres, true, LONG).await.unwrap();
     assert_held(take(&postgres, true, SHORT).await);
     assert_held(take(&postgres, false, SHORT).await);
     memory.renew().await.unwrap();
     memory.release().await;
-    take(&postgres, false, SHORT).await.unwrap().release().await;
+    take(&postgres, false, LONG).await.unwrap().release().await;
     postgres.end().await;
 }
 
 #[tokio::test]
 async fn redis_limits_share_the_database() {
     let Some(postgres) = Postgres::start().await else { return };
-    let first = take(&postgres, false, SHORT).await.unwrap();
-    let second = take(&postgres, false, SHORT).await.unwrap();
+    let first = take(&postgres, false, LONG).await.unwrap();
+    let second = take(&postgres, false, LONG).await.unwrap();
     assert_held(take(&postgres, true, SHORT).await);
     first.release().await;
     assert_held(take(&postgres, true, SHORT).await);
     second.release().await;
-    take(&postgres, true, SHORT).await.unwrap().release().await;
+    take(&postgres, true, LONG).await.unwrap().release().await;
     postgres.end().await;
 }
 
 #[tokio::test]
 async fn a_restarted_process_waits_for_its_predecessor() {
     let Some(postgres) = Postgres::start().await else { return };
-    let predecessor = take(&postgres, true, SHORT).await.unwrap();
+    let predecessor = take(&postgres, true, LONG).await.unwrap();
     let (successor, ()) = tokio::join!(take(&postgres, true, LONG), async {
         // No promise of the lock: only so that the successor is most often seen waiting.
         tokio::task::yield_now().await;
@@ -51,7 +53,8 @@ async fn a_restarted_process_waits_for_its_predecessor() {
 #[tokio::test]
 async fn a_lock_lost_with_its_connection_is_taken_again_or_reported() {
     let Some(postgres) = Postgres::start().await else { return };
-    let lock = take(&postgres, true, SHORT).await.unwrap();
+    // In vain only once: a session that was ended is gone a moment later.
+    let lock = take(&postgres, true, Duration::from_secs(3)).await.unwrap();
     end_lock_sessions(&postgres).await;
     lock.renew().await.unwrap();
     assert_held(take(&postgres, true, SHORT).await);
