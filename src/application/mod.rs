@@ -33,6 +33,7 @@ pub mod reserver;
 pub mod routing;
 pub mod slices;
 pub mod standing;
+pub mod unmetered;
 pub mod uptime;
 pub mod usage;
 
