@@ -31,6 +31,7 @@ pub mod pricing;
 pub mod reprice;
 pub mod reserver;
 pub mod routing;
+pub mod serving;
 pub mod slices;
 pub mod standing;
 pub mod unmetered;
