@@ -6,6 +6,7 @@ mod administration;
 mod dead_replicas;
 mod gateway;
 mod limiter;
+mod readiness;
 mod retention;
 
 use std::{collections::HashMap, fs, path::Path, sync::Arc};

@@ -99,7 +99,7 @@ fn metrics_are_those_of_the_code() {
     let is_metric = |word: &&str| word.starts_with("ai4free_");
     let readme = read("README.md");
     let code: String =
-        ["src/telemetry/metrics.rs", "src/telemetry/start.rs", "src/wiring/gateway.rs"].map(read).concat();
+        ["src/telemetry/metrics.rs", "src/telemetry/start.rs", "src/wiring/readiness.rs"].map(read).concat();
     let registered: BTreeSet<&str> =
         code.split('"').filter(|literal| literal.chars().all(is_part)).filter(is_metric).collect();
     let named: BTreeSet<&str> = words(&readme, is_part).into_iter().filter(is_metric).collect();

@@ -147,6 +147,12 @@ pub enum JournalError {
     Full,
     #[error("usage journal can't be written")]
     Io(#[source] Source),
+    /// It would have to be waited for: [`UsageJournal::ready`](crate::usage_journal::UsageJournal::ready), and once more.
+    #[error("usage journal is being written")]
+    Busy,
+    /// It is not ours any more: what were written would never reach the ledger.
+    #[error("another process has taken this usage journal over")]
+    Fenced,
 }
 
 #[derive(Debug, thiserror::Error)]

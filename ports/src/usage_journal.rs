@@ -40,8 +40,22 @@ pub trait UsageJournal: Send + Sync {
     /// Declares that a provider is about to be called. `bound` is the whole event at its upper bound.
     ///
     /// # Errors
-    /// MUST be written before it returns `Ok`. [`JournalError::Full`] when there is no room to promise the close as well.
+    /// MUST be written before it returns `Ok`. [`JournalError::Full`] when there is no room to promise the close as well,
+    /// [`JournalError::Busy`] rather than waiting for another's write.
     fn open(&self, bound: &UsageEvent) -> Result<(), JournalError>;
+
+    /// Returns once the journal is not busy, which does not promise that it stays so: to be called after [`JournalError::Busy`].
+    ///
+    /// # Errors
+    /// When a write hangs: the disk is stalled.
+    async fn ready(&self) -> Result<(), JournalError> {
+        Ok(())
+    }
+
+    /// Returns once everything that was closed before is written, or when a write hangs: at once, unless the journal was busy
+    /// when it was closed. What a client is given before it returns might be charged otherwise than it was told, should the
+    /// process die.
+    async fn written(&self) {}
 
     /// Returns once a request that was opened would survive the loss of power: at once in a journal that need not survive that,
     /// and for a request that is not open.
@@ -55,8 +69,9 @@ pub trait UsageJournal: Send + Sync {
     /// Replaces the earlier checkpoint of this request. Best effort.
     fn checkpoint(&self, checkpoint: &Checkpoint);
 
-    /// The final events of a request that was opened, no more than a [`crate::usage_ledger::Batch`] holds. Never fails for want of space: `open` has kept room for it. Closing a
-    /// request that is not open changes nothing.
+    /// The final events of a request that was opened, no more than a [`crate::usage_ledger::Batch`] holds. Never fails for want
+    /// of space: `open` has kept room for it. Never waits: see [`written`](Self::written). Closing a request that is not open
+    /// changes nothing.
     fn close(&self, request: RequestId, events: &[UsageEvent]);
 
     /// Waits until everything that was closed before has reached the ledger, at most this long: so that a report that is asked

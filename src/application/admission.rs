@@ -1,7 +1,8 @@
 //! Reserving everything that a request may use, in every scope or in none, before a provider is called.
 //!
 //! Order: reserve, then journal `open`, then the provider. A refused request writes nothing, and what a crash leaves behind
-//! between the two was never sent.
+//! between the two was never sent. Where the journal takes nothing and the operator has said that requests are served all the
+//! same, one that spends of no budget goes on without a row.
 
 use std::sync::Arc;
 
@@ -17,12 +18,13 @@ use crate::application::{
     leases::Leases,
     metering::Meter,
     observation::Observation,
-    policy::ScopeLimits,
+    policy::{self, ScopeLimits},
     reserver::Reserver,
     standing::LimitHeaders,
+    unmetered::{NoJournal, Unmetered},
 };
 
-/// Proof that a request holds its reservations and is written in the journal. Only [`Admission::admit`] makes one; dropping it
+/// Proof that a request holds its reservations and is written in the journal, or need not be. Only [`Admission::admit`] makes one; dropping it
 /// settles.
 #[must_use]
 pub struct Admitted {
@@ -58,6 +60,7 @@ pub struct Admission {
     pub journal: Arc<dyn UsageJournal>,
     pub clock: Arc<dyn Clock>,
     pub gate: Arc<Gate>,
+    pub unmetered: Arc<Unmetered>,
 }
 
 pub struct NotAdmitted {
@@ -84,26 +87,41 @@ impl Admission {
         let mut order = order;
         let mut leases = Leases::none(self.reserver.clone(), order.bound.request);
         let first = order.bounds.first(order.price.as_deref());
-        let limits = match leases.reserve(&order.scopes, order.operation, first).await {
+        let mut limits = match leases.reserve(&order.scopes, order.operation, first).await {
             Ok(limits) => limits,
             Err(failure) => return Err(NotAdmitted::untouched(failure, order, observation)),
         };
         order.bound.spending = leases.spending(order.first_credential.as_deref());
-        if let Err(error) = self.journal.open(&order.bound) {
-            return Err(NotAdmitted::untouched(refused_by_journal(error), order, observation));
+        let (request, has_budget) = (order.bound.request, policy::limits_money(&order.scopes));
+        let mut journal = self.journal.clone();
+        if let Err(error) = self.open(&order.bound).await {
+            if !self.unmetered.allows(&error, has_budget) {
+                return Err(NotAdmitted::untouched(error.into(), order, observation));
+            }
+            (journal, limits.is_unmetered) = (Arc::new(NoJournal), true);
         }
-        let request = order.bound.request;
-        let mut meter = Meter::opened(self, leases, order, observation);
-        if let Err(error) = self.journal.durable(request).await {
-            let failure = refused_by_journal(error);
-            meter.settle_unsent(failure.code());
-            return Err(Box::new(NotAdmitted { failure, untouched: None }));
+        let mut meter = Meter::opened(self, journal.clone(), leases, order, observation);
+        if let Err(error) = journal.durable(request).await {
+            if !self.unmetered.allows(&error, has_budget) {
+                let failure = Failure::from(error);
+                meter.settle_unsent(failure.code());
+                return Err(Box::new(NotAdmitted { failure, untouched: None }));
+            }
+            limits.is_unmetered = true; // whether it will have a row is the disk's to say
+        }
+        if limits.is_unmetered {
+            meter.spends_no_money();
         }
         Ok(Admitted { meter, limits })
     }
-}
 
-fn refused_by_journal(error: JournalError) -> Failure {
-    tracing::error!(error = &error as &dyn std::error::Error, "the usage journal refused a request");
-    error.into()
+    /// Waits for others who are writing, but for no disk that is stalled.
+    async fn open(&self, bound: &UsageEvent) -> Result<(), JournalError> {
+        loop {
+            match self.journal.open(bound) {
+                Err(JournalError::Busy) => self.journal.ready().await?,
+                done => return done,
+            }
+        }
+    }
 }

@@ -2,10 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use ai4free_ports::{
@@ -19,8 +16,14 @@ use ai4free_ports::{
 use bytes::Bytes;
 
 use crate::application::{
-    admission::Admitted, bounds::Bounds, counting, drains::Drains, failure::Failure, metered_stream::MeteredStream,
-    metering::Meter, partial_reply::PartialReply, policy::credential_scope, routing::Candidate, slices::Slices,
+    admission::Admitted,
+    bounds::Bounds,
+    drains::Drains,
+    failure::Failure,
+    metering::Meter,
+    policy::credential_scope,
+    routing::Candidate,
+    serving::{DrainedCall, Serving},
     standing::LimitHeaders,
 };
 
@@ -80,7 +83,7 @@ impl Upstreams {
         Self { by_id: upstreams.into_iter().map(|(id, upstream)| (id, entry(upstream))).collect(), drains: None }
     }
 
-    /// Streams of models that say so are read to their end when their client has gone. Otherwise all are cancelled then.
+    /// Calls for models that say so go on to their end when their client has gone. Otherwise all are cancelled then.
     #[must_use]
     pub fn draining(self, drains: Arc<Drains>) -> Self {
         Self { drains: Some(drains), ..self }
@@ -115,20 +118,16 @@ impl Upstreams {
                 }
                 meter.attempt_failed(&error);
             }
-            match self.call(entry, candidate, &plan, &mut meter).await {
+            let serving = self.serving(entry, &plan, counter);
+            let reply;
+            (reply, meter) = call(entry, candidate, &plan, meter, &serving).await;
+            match reply {
                 Ok(Reply::Whole { body, facts }) => {
-                    meter.first_byte();
-                    meter.absorb(&facts);
-                    let counted = match facts.usage {
-                        Some(_) => None,
-                        None => count_whole(&plan, counter, &body).await,
-                    };
-                    meter.settle_success(counted);
+                    serving.whole(&mut meter, &body, &facts).await;
                     return Ok(Answer::Whole { body, limits });
                 }
                 Ok(Reply::Stream(frames)) => {
-                    let frames = self.metered(entry, frames, meter, &plan, counter);
-                    return Ok(Answer::Stream { frames: Box::pin(frames), limits });
+                    return Ok(Answer::Stream { frames: Box::pin(serving.stream(frames, meter)), limits });
                 }
                 Err(error) => {
                     let again = error.try_next_credential;
@@ -144,83 +143,63 @@ impl Upstreams {
         Err(Failure::Provider(error))
     }
 
-    async fn call(
-        &self,
-        entry: &Entry,
-        candidate: &Candidate<'_>,
-        plan: &Plan<'_>,
-        meter: &mut Meter,
-    ) -> Result<Reply, ProviderError> {
-        let provider = match plan.lane {
-            Lane::Client => &entry.upstream.provider,
-            Lane::Probe => &entry.upstream.probe,
-        };
-        let edits = Edits {
-            model: candidate.target.upstream_model.clone(),
-            output_cap: plan.output_cap,
-            output_cap_field: None,
-            ask_for_usage: true,
-        };
-        let call = Call {
-            id: meter.request(),
+    fn serving(&self, entry: &Entry, plan: &Plan<'_>, counter: &Arc<dyn TokenCounter>) -> Serving {
+        Serving {
             request: plan.request.clone(),
-            edits: Arc::new(edits),
-            credential: candidate.credential,
-            deadlines: entry.upstream.deadlines,
-        };
-        meter.attempt(&candidate.target.provider, &candidate.info.id);
-        let started = meter.monotonic();
-        let reply = provider.call(call).await;
-        meter.waited_upstream(meter.monotonic().saturating_sub(started));
-        if let Err(error) = &reply {
-            tracing::info!(
-                request = %meter.request(),
-                provider = &*candidate.target.provider,
-                credential = &*candidate.info.id,
-                kind = error.kind.as_str(),
-                status = error.status,
-                error = error as &dyn std::error::Error,
-                "attempt failed"
-            );
+            encoding: plan.encoding,
+            bounds: plan.bounds,
+            counter: counter.clone(),
+            reports_stream_usage: entry.reports_stream_usage.clone(),
+            drains: self.drains.clone().filter(|_| plan.on_disconnect == OnDisconnect::Drain),
         }
-        reply
-    }
-
-    fn metered(
-        &self,
-        entry: &Entry,
-        frames: FrameStream,
-        meter: Meter,
-        plan: &Plan<'_>,
-        counter: &Arc<dyn TokenCounter>,
-    ) -> MeteredStream {
-        let mut stream = MeteredStream::new(frames, meter, entry.reports_stream_usage.clone());
-        if let Some(drains) = self.drains.as_ref().filter(|_| plan.on_disconnect == OnDisconnect::Drain) {
-            stream = stream.drained_by(drains.clone());
-        }
-        if plan.bounds.first_output < plan.bounds.output {
-            let reply = PartialReply::new(counter.clone(), plan.encoding, plan.request.clone());
-            stream = stream.sliced(Slices::new(plan.bounds.first_output, plan.bounds.output, reply));
-        }
-        if entry.reports_stream_usage.load(Ordering::Relaxed) {
-            return stream;
-        }
-        let (counter, encoding, request) = (counter.clone(), plan.encoding, plan.request.clone());
-        stream.counted_by(Box::new(move |frames| {
-            Box::pin(async move { counting::stream_usage(&counter, encoding, &request, &frames).await })
-        }))
     }
 }
 
-async fn count_whole(
+async fn call(
+    entry: &Entry,
+    candidate: &Candidate<'_>,
     plan: &Plan<'_>,
-    counter: &Arc<dyn TokenCounter>,
-    body: &[u8],
-) -> Option<ai4free_ports::usage::TokenUsage> {
-    let counted = counting::reply_usage(counter, plan.encoding, &plan.request, body).await;
-    counted
-        .inspect_err(|error| {
-            tracing::warn!(error = error as &dyn std::error::Error, "a reply without usage could not be counted");
-        })
-        .ok()
+    mut meter: Meter,
+    serving: &Serving,
+) -> (Result<Reply, ProviderError>, Meter) {
+    let provider = match plan.lane {
+        Lane::Client => &entry.upstream.provider,
+        Lane::Probe => &entry.upstream.probe,
+    };
+    let edits = Edits {
+        model: candidate.target.upstream_model.clone(),
+        output_cap: plan.output_cap,
+        output_cap_field: None,
+        ask_for_usage: true,
+    };
+    let call = Call {
+        id: meter.request(),
+        request: plan.request.clone(),
+        edits: Arc::new(edits),
+        credential: candidate.credential,
+        deadlines: entry.upstream.deadlines,
+    };
+    meter.attempt(&candidate.target.provider, &candidate.info.id);
+    let started = meter.monotonic();
+    let (reply, mut meter) = match &serving.drains {
+        None => (provider.call(call).await, meter),
+        Some(drains) => {
+            let provider = provider.clone();
+            let reply = Box::pin(async move { provider.call(call).await });
+            DrainedCall::new(reply, meter, serving.clone(), drains.clone()).await
+        }
+    };
+    meter.waited_upstream(meter.monotonic().saturating_sub(started));
+    if let Err(error) = &reply {
+        tracing::info!(
+            request = %meter.request(),
+            provider = &*candidate.target.provider,
+            credential = &*candidate.info.id,
+            kind = error.kind.as_str(),
+            status = error.status,
+            error = error as &dyn std::error::Error,
+            "attempt failed"
+        );
+    }
+    (reply, meter)
 }

@@ -1,4 +1,4 @@
-//! Streams whose client has gone, read to their end for the sake of the provider's own count of them.
+//! Calls whose client has gone, brought to their end for the sake of the provider's own count of them.
 
 use std::{
     future::Future,
@@ -20,9 +20,7 @@ const MOST_AT_ONCE: usize = 64;
 /// For each, from when its client left.
 const MOST_TIME: Duration = Duration::from_secs(30);
 
-/// Where the rest of a stream is read when nobody waits for it any more.
-///
-/// Streams only: the call of a whole reply ends with its client, and what it may have cost is estimated.
+/// Where the rest of a reply is read when nobody waits for it any more.
 pub struct Drains {
     spawner: Arc<dyn TaskSpawner>,
     timer: Arc<dyn Timer>,

@@ -18,7 +18,7 @@ use ai4free_ports::{
 };
 use bytes::Bytes;
 use futures_core::Stream;
-use futures_util::stream;
+use futures_util::{future::BoxFuture, stream};
 
 use crate::application::{
     drains::Drains,
@@ -72,6 +72,13 @@ impl MeteredStream {
         self.drains = Some(drains);
         self
     }
+
+    /// Reads on without a client, who has left already, no further than what was reserved.
+    pub(super) async fn read_on(mut self) {
+        if let Some(reading) = self.reading.take() {
+            reading.read_on().await;
+        }
+    }
 }
 
 impl Stream for MeteredStream {
@@ -85,7 +92,7 @@ impl Stream for MeteredStream {
 impl Drop for MeteredStream {
     fn drop(&mut self) {
         let (Some(mut reading), Some(drains)) = (self.reading.take(), &self.drains) else { return };
-        if reading.ended || reading.meter.is_cut() {
+        if reading.ended || reading.releasing.is_some() || reading.meter.is_cut() {
             return;
         }
         reading.meter.client_left();
@@ -111,6 +118,8 @@ struct Reading {
     held_back: Option<Frame>,
     /// The last frame, held back while its reply is being counted.
     counting: Option<Counting>,
+    /// The last frame of what is settled, held back until that is written.
+    releasing: Option<Releasing>,
     ended: bool,
 }
 
@@ -123,6 +132,11 @@ struct Kept {
 struct Counting {
     last: Last,
     count: Pin<Box<dyn Future<Output = Result<TokenUsage, CountError>> + Send>>,
+}
+
+struct Releasing {
+    last: Frame,
+    written: BoxFuture<'static, ()>,
 }
 
 enum Last {
@@ -146,6 +160,7 @@ impl Reading {
             slices: None,
             held_back: None,
             counting: None,
+            releasing: None,
             ended: false,
         }
     }
@@ -201,8 +216,20 @@ impl Reading {
             return self.poll_counting(context);
         }
         self.meter.settle_success(None);
+        self.release(last, context)
+    }
+
+    fn release(&mut self, last: Frame, context: &mut Context<'_>) -> Poll<Option<Result<Frame, ProviderError>>> {
+        self.releasing = Some(Releasing { last, written: self.meter.written() });
+        self.poll_releasing(context)
+    }
+
+    fn poll_releasing(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, ProviderError>>> {
+        if let Some(releasing) = &mut self.releasing {
+            ready!(releasing.written.as_mut().poll(context));
+        }
         self.ended = true;
-        Poll::Ready(Some(Ok(last)))
+        Poll::Ready(self.releasing.take().map(|releasing| Ok(releasing.last)))
     }
 
     fn poll_counting(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, ProviderError>>> {
@@ -211,21 +238,24 @@ impl Reading {
         if let Err(error) = &counted {
             tracing::warn!(error = error as &dyn std::error::Error, "a reply without usage could not be counted");
         }
-        self.ended = true;
-        let last = self.counting.take().map(|counting| match counting.last {
+        let Some(Counting { last, .. }) = self.counting.take() else { return Poll::Ready(None) };
+        let last = match last {
             Last::Frame(frame) => {
                 self.meter.settle_success(counted.ok());
-                Ok(frame)
+                frame
             }
             Last::Ceiling(sent) => {
                 let input = counted.ok().map(|prompt| prompt.input);
-                Ok(sent.reply.ending(self.meter.settle_ceiling(input, sent.tokens)))
+                sent.reply.ending(self.meter.settle_ceiling(input, sent.tokens))
             }
-        });
-        Poll::Ready(last)
+        };
+        self.release(last, context)
     }
 
     fn poll_frame(&mut self, now: Duration, context: &mut Context<'_>) -> Poll<Option<Result<Frame, ProviderError>>> {
+        if self.releasing.is_some() {
+            return self.poll_releasing(context);
+        }
         if self.counting.is_some() {
             return self.poll_counting(context);
         }

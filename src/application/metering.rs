@@ -1,6 +1,6 @@
 //! Metering what a request uses, and settling it exactly once, however it ends.
 //!
-//! On a normal end the settlement is in the journal before the last bytes are released; on every other end (error, client
+//! On a normal end the settlement is in the journal before the last bytes are released ([`Meter::written`]); on every other end (error, client
 //! gone, panic, timeout) the meter's `Drop` writes it, synchronously.
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
@@ -15,16 +15,17 @@ use ai4free_ports::{
     usage_journal::{Checkpoint, UsageJournal},
     usage_ledger::{Outcome, UsageEvent},
 };
+use futures_util::future::BoxFuture;
 
 use crate::application::{
     admission::{Admission, Order},
     bounds::Bounds,
     counting,
-    failure::Failure,
+    failure::{Failure, Unavailable},
     gate::Gate,
     leases::{Leases, ToppedUp, ToppingUp},
     observation::Observation,
-    policy::ScopeLimits,
+    policy::{self, ScopeLimits},
     pricing,
 };
 
@@ -54,14 +55,22 @@ pub(super) struct Meter {
     sent: bool,
     /// Whether the client went away, and its stream is still read.
     client_left: bool,
+    /// Whether a later candidate's budget may be charged.
+    may_spend: bool,
     open: bool,
 }
 
 impl Meter {
-    pub(super) fn opened(admission: &Admission, leases: Leases, order: Order, observation: Observation) -> Self {
+    pub(super) fn opened(
+        admission: &Admission,
+        journal: Arc<dyn UsageJournal>,
+        leases: Leases,
+        order: Order,
+        observation: Observation,
+    ) -> Self {
         let admitted = admission.clock.monotonic();
         Self {
-            journal: admission.journal.clone(),
+            journal,
             clock: admission.clock.clone(),
             gate: admission.gate.clone(),
             leases,
@@ -77,6 +86,7 @@ impl Meter {
             facts: Facts::default(),
             sent: false,
             client_left: false,
+            may_spend: true,
             open: true,
         }
     }
@@ -114,8 +124,22 @@ impl Meter {
         self.sent = false;
     }
 
+    /// It may have no row: what it costs could not be charged to a budget.
+    pub(super) fn spends_no_money(&mut self) {
+        self.may_spend = false;
+    }
+
+    /// Returns once the settlement is written, or the disk is known to be stalled.
+    pub(super) fn written(&self) -> BoxFuture<'static, ()> {
+        let journal = self.journal.clone();
+        Box::pin(async move { journal.written().await })
+    }
+
     /// Holds the limits of a further credential as well.
     pub(super) async fn extend(&mut self, scope: ScopeLimits) -> Result<(), Failure> {
+        if !self.may_spend && policy::limits_money(std::slice::from_ref(&scope)) {
+            return Err(Failure::unavailable(Unavailable::UsageJournal));
+        }
         let first = self.bounds.first(self.price.as_deref());
         self.leases.reserve(&[scope], self.event.operation, first).await.map(|_| ())
     }

@@ -32,8 +32,10 @@ pub mod pricing;
 pub mod reprice;
 pub mod reserver;
 pub mod routing;
+pub mod serving;
 pub mod slices;
 pub mod standing;
+pub mod unmetered;
 pub mod uptime;
 pub mod usage;
 

@@ -17,6 +17,8 @@ pub struct LimitHeaders {
     pub tokens: Option<LimitStanding>,
     /// The shared limiter is away: limits are enforced as each one's policy says.
     pub is_degraded: bool,
+    /// The journal takes nothing: the request is served, and may have no row.
+    pub is_unmetered: bool,
 }
 
 impl LimitHeaders {
@@ -34,6 +36,7 @@ impl LimitHeaders {
             requests: least(|kind| matches!(kind, LimitKind::Requests | LimitKind::ImageRequests)),
             tokens: least(|kind| kind == LimitKind::Tokens),
             is_degraded: held.is_degraded,
+            is_unmetered: false,
         }
     }
 }

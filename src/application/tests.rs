@@ -6,6 +6,7 @@ mod drains;
 mod fakes;
 mod money;
 mod slices;
+mod unmetered;
 mod usage;
 
 use std::{

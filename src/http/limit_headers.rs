@@ -6,7 +6,8 @@ use poem::http::{HeaderName, HeaderValue};
 
 use crate::application::standing::{LimitHeaders, LimitStanding};
 
-/// The shared limiter is away, and each limit does what its policy says.
+/// `limits`: the shared limiter is away, and each limit does what its policy says. `accounting`: the journal takes nothing, and
+/// the request may have no row.
 const DEGRADED: HeaderName = HeaderName::from_static("x-ai4free-degraded");
 
 pub(super) fn headers(limits: &LimitHeaders) -> Vec<(HeaderName, HeaderValue)> {
@@ -29,9 +30,13 @@ pub(super) fn headers(limits: &LimitHeaders) -> Vec<(HeaderName, HeaderValue)> {
         let scope = HeaderValue::from_static(tightest.scope.name());
         headers.push((HeaderName::from_static("x-ai4free-limit-scope"), scope));
     }
-    if limits.is_degraded {
-        headers.push((DEGRADED, HeaderValue::from_static("limits")));
-    }
+    let degraded = match (limits.is_degraded, limits.is_unmetered) {
+        (false, false) => return headers,
+        (true, false) => "limits",
+        (false, true) => "accounting",
+        (true, true) => "limits, accounting",
+    };
+    headers.push((DEGRADED, HeaderValue::from_static(degraded)));
     headers
 }
 

@@ -1,5 +1,7 @@
 //! What a scraper sees. Every label has a bounded set of values: names of the configuration, or codes.
 
+use std::time::Duration;
+
 use ai4free_ports::{
     request::Operation,
     runtime::{RequestEnd, RequestSummary},
@@ -7,7 +9,7 @@ use ai4free_ports::{
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, Result, TextEncoder,
     core::{Collector, Desc},
-    proto::{Counter, Gauge, Metric, MetricFamily, MetricType},
+    proto::{self, Counter, Gauge, Metric, MetricFamily, MetricType},
 };
 
 use super::labels::{ByModel, NONE};
@@ -43,6 +45,17 @@ pub struct Metrics {
 pub type GaugeReader = Box<dyn Fn() -> i64 + Send + Sync>;
 /// Read at each scrape; never falls.
 pub type CounterReader = Box<dyn Fn() -> u64 + Send + Sync>;
+/// Read at each scrape; no bucket ever falls.
+pub type TimesReader = Box<dyn Fn() -> Times + Send + Sync>;
+
+/// Durations that were counted elsewhere.
+pub struct Times {
+    /// The longest in each bucket.
+    pub bounds: &'static [Duration],
+    /// In each bucket, and at the end those that took longer.
+    pub counts: Vec<u64>,
+    pub sum: Duration,
+}
 
 impl Metrics {
     /// # Errors
@@ -128,6 +141,14 @@ impl Metrics {
         self.registry.register(Box::new(Scraped::new(name, help, Reader::Counter(read))?))
     }
 
+    /// As [`register_gauge`](Self::register_gauge), for durations; the name ends in `_seconds`.
+    ///
+    /// # Errors
+    /// The name is taken, or is none.
+    pub fn register_histogram(&self, name: &str, help: &str, read: TimesReader) -> Result<()> {
+        self.registry.register(Box::new(Scraped::new(name, help, Reader::Histogram(read))?))
+    }
+
     /// The text exposition format, version 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
@@ -193,6 +214,7 @@ struct Scraped {
 enum Reader {
     Gauge(GaugeReader),
     Counter(CounterReader),
+    Histogram(TimesReader),
 }
 
 impl Scraped {
@@ -223,6 +245,10 @@ impl Collector for Scraped {
                 metric.set_counter(counter);
                 MetricType::COUNTER
             }
+            Reader::Histogram(read) => {
+                metric.set_histogram(histogram_of(&read()));
+                MetricType::HISTOGRAM
+            }
         };
         let mut family = MetricFamily::default();
         family.set_name(self.description.fq_name.clone());
@@ -231,6 +257,23 @@ impl Collector for Scraped {
         family.set_metric(vec![metric]);
         vec![family]
     }
+}
+
+fn histogram_of(times: &Times) -> proto::Histogram {
+    let mut histogram = proto::Histogram::default();
+    let mut so_far = 0_u64;
+    let mut buckets = Vec::with_capacity(times.bounds.len());
+    for (bound, count) in times.bounds.iter().zip(&times.counts) {
+        so_far = so_far.saturating_add(*count);
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(bound.as_secs_f64());
+        bucket.set_cumulative_count(so_far);
+        buckets.push(bucket);
+    }
+    histogram.set_bucket(buckets);
+    histogram.set_sample_count(times.counts.iter().sum());
+    histogram.set_sample_sum(times.sum.as_secs_f64());
+    histogram
 }
 
 #[cfg(test)]

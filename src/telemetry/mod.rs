@@ -14,5 +14,5 @@ mod otlp;
 mod panics;
 mod start;
 
-pub use metrics::{CounterReader, GaugeReader, Metrics};
+pub use metrics::{CounterReader, GaugeReader, Metrics, Times, TimesReader};
 pub use start::{InvalidSetting, Telemetry, log_to_stderr, start};

@@ -25,18 +25,32 @@ use super::{
     Base, Misconfigured, calendar, key_hasher,
     limiter::{Limiter, LimiterParts},
     migrate_or_check, own_data_dir, policy,
+    readiness::{Readiness, register_figures},
     retention::expire_daily,
     upstreams,
 };
 use crate::{
     application::{
-        admission::Admission, authentication::Authentication, chat::Chat, drains::Drains, gate::Gate, grants::Grants,
-        images::Images, inference::Inference, keys::Keys, models::Models, observation::Refusals, policy::PolicySource,
-        reserver::Reserver, uptime::Uptime, usage::Usage,
+        admission::Admission,
+        authentication::Authentication,
+        chat::Chat,
+        drains::Drains,
+        gate::Gate,
+        grants::Grants,
+        images::Images,
+        inference::Inference,
+        keys::Keys,
+        models::Models,
+        observation::Refusals,
+        policy::PolicySource,
+        reserver::Reserver,
+        unmetered::{Unmetered, WhenFull},
+        uptime::Uptime,
+        usage::Usage,
     },
     bootstrap,
     config::{Settings, secrets, usage},
-    http::{App, BodyLimits, Origins, ReadinessSource, Server, ServerLimits, Standing, Surface, admin},
+    http::{App, BodyLimits, Origins, Server, ServerLimits, Surface, admin},
     lifecycle::{self, Workers},
     telemetry::Telemetry,
 };
@@ -52,9 +66,9 @@ const LIMITER_MODE_PATIENCE: Duration = Duration::from_secs(10);
 /// For the first attachment to the ledger: whoever asks before it is told to come back if a budget applies. A Redis that is away
 /// must not keep everybody else waiting.
 const OPEN_BUDGETS_PATIENCE: Duration = Duration::from_secs(3);
-const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
-const LOOK_FOR_A_FENCE: Duration = Duration::from_secs(5);
 const RENEW_LIMITER_MODE: Duration = Duration::from_secs(5);
+/// In a journal that is full.
+const LEAST_SEGMENTS: u64 = 4;
 /// The plan of a new installation's first key.
 const FIRST_KEY_PLAN: &str = "unlimited";
 
@@ -127,13 +141,20 @@ impl Gateway {
         let grants = Arc::new(Grants::new(enforced.clone(), ledger.clone(), spawner.clone(), spawner.clone(), share));
         limiter.give_back_surplus(grants.clone(), &end, &mut workers);
         let drains = Arc::new(Drains::new(spawner.clone(), spawner.clone(), cut.clone().cancelled_owned()));
+        let unmetered = Arc::new(Unmetered::new(when_full(settings.usage.when_full), clock.clone()));
         let calendar = calendar();
         let reserver = Arc::new(Reserver::new(enforced.clone(), grants, calendar.clone(), clock.clone()));
         let inference = Arc::new(Inference {
             catalogue: catalogue.clone(),
             policy: policy.clone(),
-            upstreams: upstreams(settings, &clock)?.draining(drains),
-            admission: Admission { reserver, journal: journal.clone(), clock: clock.clone(), gate: gate.clone() },
+            upstreams: upstreams(settings, &clock)?.draining(drains.clone()),
+            admission: Admission {
+                reserver,
+                journal: journal.clone(),
+                clock: clock.clone(),
+                gate: gate.clone(),
+                unmetered: unmetered.clone(),
+            },
             counter: Arc::new(TiktokenCounter::new()),
             observer: telemetry.observer(),
             clock: clock.clone(),
@@ -143,6 +164,9 @@ impl Gateway {
             store: store.clone(),
             limiter,
             gate,
+            drains,
+            unmetered,
+            serves_unmetered: settings.usage.when_full == usage::WhenFull::AllowUnmetered,
             draining: AtomicBool::new(false),
         });
         register_figures(telemetry, &readiness)?;
@@ -339,7 +363,17 @@ fn spool_options(usage: &usage::Usage) -> SpoolOptions {
         usage::Durability::ProcessSafe => Durability::ProcessSafe,
         usage::Durability::PowerSafe => Durability::PowerSafe,
     };
-    SpoolOptions { capacity: usage.spool_max_bytes, durability, ..SpoolOptions::default() }
+    let defaults = SpoolOptions::default();
+    // Room is made segment by segment, and the newest is not deleted.
+    let segment_bytes = defaults.segment_bytes.min(usage.spool_max_bytes / LEAST_SEGMENTS);
+    SpoolOptions { capacity: usage.spool_max_bytes, segment_bytes, durability, ..defaults }
+}
+
+fn when_full(policy: usage::WhenFull) -> WhenFull {
+    match policy {
+        usage::WhenFull::Reject => WhenFull::Reject,
+        usage::WhenFull::AllowUnmetered => WhenFull::AllowUnmetered,
+    }
 }
 
 fn excluded() -> Misconfigured {
@@ -381,97 +415,4 @@ fn server_limits(settings: &Settings) -> ServerLimits {
         write_timeout: settings.server.write_timeout,
         drain: settings.server.drain,
     }
-}
-
-struct Readiness {
-    journal: Arc<SpoolJournal>,
-    store: Arc<CachedKeyStore>,
-    limiter: Limiter,
-    /// Until the database has been migrated and the limiter mode is ours.
-    gate: Arc<Gate>,
-    draining: AtomicBool,
-}
-
-impl Readiness {
-    /// Waits until this process can spend by itself, and out of shared grants if there are any.
-    async fn budgets_are_open(&self) {
-        while self.journal.holder().get().is_none() || !self.limiter.takes_money() {
-            tokio::time::sleep(BETWEEN_LOOKS).await;
-        }
-    }
-}
-
-impl Readiness {
-    /// Ends only when the ledger takes no usage from this process any more: it can't account, and must not go on.
-    async fn fenced(&self) -> Misconfigured {
-        while !self.journal.figures().is_fenced {
-            tokio::time::sleep(LOOK_FOR_A_FENCE).await;
-        }
-        Misconfigured(
-            "another process has taken over the usage journal of this one: they must not share a directory. What is in it is \
-             brought to the ledger when it is started again"
-                .to_owned(),
-        )
-    }
-}
-
-impl ReadinessSource for Readiness {
-    fn standing(&self) -> Standing {
-        let figures = self.journal.figures();
-        let blockers = [
-            ("starting", !self.gate.is_open()),
-            ("draining", self.draining.load(Ordering::Relaxed)),
-            ("spool", figures.is_refusing),
-        ];
-        let degraded = [("database", !self.store.store_is_up()), ("redis", !self.limiter.is_up())];
-        let named =
-            |flags: &[(&'static str, bool)]| flags.iter().filter(|(_, set)| *set).map(|(name, _)| *name).collect();
-        Standing { blockers: named(&blockers), degraded: named(&degraded) }
-    }
-}
-
-fn register_figures(telemetry: &Telemetry, readiness: &Arc<Readiness>) -> anyhow::Result<()> {
-    type Figure = fn(&Readiness) -> u64;
-    let figures: [(&str, &str, Figure); 8] = [
-        ("ai4free_spool_bytes", "Bytes in the usage journal.", |at| at.journal.figures().bytes),
-        ("ai4free_spool_undrained_events", "Usage events that are not in the ledger yet.", |at| {
-            at.journal.figures().undrained_events
-        }),
-        ("ai4free_spool_oldest_age_seconds", "Age of the oldest usage event that is not in the ledger yet.", |at| {
-            at.journal.figures().undrained_age.as_secs()
-        }),
-        ("ai4free_spool_unwritten_requests", "Ended requests whose usage the disk does not take.", |at| {
-            at.journal.figures().unwritten_closes
-        }),
-        ("ai4free_requests_open", "Requests that are admitted and have not ended.", |at| {
-            at.journal.figures().open_requests
-        }),
-        ("ai4free_database_up", "Whether the database answers.", |at| u64::from(at.store.store_is_up())),
-        ("ai4free_limiter_up", "Whether the rate limiter answers.", |at| u64::from(at.limiter.is_up())),
-        ("ai4free_limiter_money_up", "Whether the shared limiter takes claims of money.", |at| {
-            u64::from(at.limiter.takes_money())
-        }),
-    ];
-    for (name, help, figure) in figures {
-        let readiness = readiness.clone();
-        let read = move || i64::try_from(figure(&readiness)).unwrap_or(i64::MAX);
-        telemetry.metrics.register_gauge(name, help, Box::new(read))?;
-    }
-    let counters: [(&str, &str, Figure); 2] = [
-        (
-            "ai4free_degraded_reservations_total",
-            "Requests that were admitted by the policies of their limits while the shared limiter was away.",
-            |at| at.limiter.degraded_reservations(),
-        ),
-        (
-            "ai4free_leases_reaped_total",
-            "Reservations of money that were given up because the process that held them died.",
-            |at| at.limiter.given_up_leases(),
-        ),
-    ];
-    for (name, help, figure) in counters {
-        let readiness = readiness.clone();
-        telemetry.metrics.register_counter(name, help, Box::new(move || figure(&readiness)))?;
-    }
-    Ok(())
 }

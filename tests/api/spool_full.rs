@@ -87,3 +87,44 @@ async fn a_process_that_dies_on_a_full_disk_has_charged_all_that_it_sent() {
     assert_eq!(upstream.request_count(), 2);
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn whoever_prefers_it_is_served_without_a_row_and_it_is_loud() {
+    let upstream = MockUpstream::start().await;
+    let builder = Gateway::builder().openai(&upstream).set("AI4FREE__ADMIN__LISTEN", "127.0.0.1:0");
+    let gateway = builder.toml("[usage]\nwhen_full = \"allow_unmetered\"").start().await;
+    let budget = json!({"budget": {"amount_usd": "100", "window": "total"}});
+    let (key, with_budget) = (gateway.key().await, gateway.key_with(budget).await);
+    let ask = |key: &str| post("/v1/chat/completions", &chat("gpt-4o")).key(key);
+    for key in [&key, &with_budget] {
+        upstream.answer(Reply::json(&completion("ok")));
+        let served = gateway.send(&ask(&key.text)).await;
+        served.success();
+        assert_eq!(served.header("x-ai4free-degraded"), None);
+        gateway.usage_of(key, 1).await;
+    }
+    gateway.limit_file_size(Some(0));
+    for number in 1..=3 {
+        upstream.answer(Reply::json(&completion("ok")));
+        let served = gateway.send(&ask(&key.text)).await;
+        served.success();
+        assert_eq!(served.header("x-ai4free-degraded"), Some("accounting"));
+        assert_eq!(metric(&gateway, "ai4free_unmetered_requests_total").await, number);
+        assert_eq!(gateway.send(&ask(&with_budget.text)).await.error(503)["code"], "accounting_unavailable");
+    }
+    assert_eq!(upstream.request_count(), 5, "what spends of a budget is not sent");
+    let ready = gateway.send(&get("/readyz")).await;
+    assert_eq!((ready.status, &ready.json()["degraded"]), (200, &json!(["spool"])));
+
+    gateway.limit_file_size(None);
+    eventually("the journal to take requests again", || async {
+        (gateway.send(&get("/readyz")).await.json()["degraded"].is_null()).then_some(())
+    })
+    .await;
+    upstream.answer(Reply::json(&completion("ok")));
+    let served = gateway.send(&ask(&key.text)).await;
+    served.success();
+    assert_eq!(served.header("x-ai4free-degraded"), None);
+    gateway.usage_of(&key, 2).await; // those that were served meanwhile have no row
+    gateway.stop_after_trouble().await;
+}

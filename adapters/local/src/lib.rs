@@ -35,4 +35,4 @@ pub use key_hasher::{HmacKeyHasher, Pepper};
 pub use rate_limiter::MemoryRateLimiter;
 pub use secrets::OsSecrets;
 pub use spawner::TokioSpawner;
-pub use spool::{Durability, JournalFigures, SpoolJournal, SpoolOptions};
+pub use spool::{Durability, JournalFigures, SpoolJournal, SpoolOptions, WriteTimes};

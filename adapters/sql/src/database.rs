@@ -7,7 +7,7 @@ use sea_orm::{
     AccessMode, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, IsolationLevel, SqliteTransactionMode,
     TransactionOptions, TransactionTrait,
     sqlx::{
-        ConnectOptions,
+        ConnectOptions, Connection, SqliteConnection,
         postgres::{PgConnectOptions, PgPoolOptions},
         sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
     },
@@ -164,14 +164,24 @@ async fn connect_sqlite(url: &str, options: DatabaseOptions) -> Result<Database,
         .idle_timeout(None)
         .max_lifetime(None)
         .acquire_timeout(SQLITE_BUSY)
+        .before_acquire(|connection, _| Box::pin(async { Ok(has_ended(connection)) }))
         .connect_with(connection.clone())
         .await
         .map_err(|error| unavailable(&error))?;
     let reader = SqlitePoolOptions::new()
         .max_connections(SQLITE_READERS)
         .acquire_timeout(options.acquire_timeout)
+        .before_acquire(|connection, _| Box::pin(async { Ok(has_ended(connection)) }))
         .connect_lazy_with(connection);
     Ok(Database { writer: writer.into(), reader: reader.into(), postgres: None })
+}
+
+/// Whether the last transaction of a connection that nobody uses has come to its end; one where it has not is replaced.
+///
+/// When the disk is full, SQLite rolls a transaction back by itself. The driver's own rollback fails then, and it goes on to
+/// count the transaction as open: no other could ever begin on that connection.
+fn has_ended(connection: &SqliteConnection) -> bool {
+    !connection.is_in_transaction()
 }
 
 /// SQLite gives its journal files the permissions of the database.

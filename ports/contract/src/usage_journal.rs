@@ -91,8 +91,21 @@ fn lost_at(checkpoint: &Checkpoint, number: u128) -> UsageEvent {
     UsageEvent { outcome: Outcome::Lost, usage_source: UsageSource::Estimated, usage, cost, ..bound(number) }
 }
 
+/// As a request is opened that may wait: other threads may be writing.
+///
+/// # Errors
+/// Those of [`UsageJournal::open`].
+pub fn opened(journal: &dyn UsageJournal, bound: &UsageEvent) -> Result<(), JournalError> {
+    loop {
+        match journal.open(bound) {
+            Err(JournalError::Busy) => std::thread::yield_now(),
+            done => return done,
+        }
+    }
+}
+
 fn serve(journal: &dyn UsageJournal, number: u128, cost: i64) {
-    journal.open(&bound(number)).unwrap();
+    opened(journal, &bound(number)).unwrap();
     journal.close(RequestId(Uuid::from_u128(number)), &[charge(number, cost)]);
 }
 
@@ -107,7 +120,7 @@ pub async fn a_closed_request_is_in_the_ledger_once_and_as_it_was<H: Harness>() 
     let place = H::fresh();
     let (process, ledger) = (place.start(), Arc::new(RecordingLedger::default()));
     let event = UsageEvent { error: Some("upstream_server".into()), provider_cost: Some(PicoUsd(5)), ..charge(1, 7) };
-    process.journal().open(&bound(1)).unwrap();
+    opened(&*process.journal(), &bound(1)).unwrap();
     process.journal().close(event.request, std::slice::from_ref(&event));
     process.drain(ledger.clone()).await;
     assert_eq!(ledger.events(), [event]);
@@ -137,7 +150,7 @@ pub async fn a_close_or_checkpoint_of_a_request_that_was_never_opened_changes_no
 pub async fn a_request_that_was_closed_without_events_costs_nothing<H: Harness>() {
     let place = H::fresh();
     let process = place.start();
-    process.journal().open(&bound(1)).unwrap();
+    opened(&*process.journal(), &bound(1)).unwrap();
     process.journal().close(bound(1).request, &[]);
     serve(&*process.journal(), 2, 7);
     drop(process);
@@ -148,7 +161,7 @@ pub async fn all_events_of_a_request_are_in_one_batch<H: Harness>() {
     let place = H::fresh();
     let (process, ledger) = (place.start(), Arc::new(RecordingLedger::default()));
     for number in 1..=300 {
-        process.journal().open(&bound(number)).unwrap();
+        opened(&*process.journal(), &bound(number)).unwrap();
         let attempts = [1, 2, 3].map(|attempt| UsageEvent { attempt, ..charge(number, i64::from(attempt)) });
         process.journal().close(bound(number).request, &attempts);
     }
@@ -163,7 +176,7 @@ pub async fn who_is_killed_between_open_and_close_is_charged_at_the_bound<H: Har
     let place = H::fresh();
     let process = place.start();
     serve(&*process.journal(), 1, 7);
-    process.journal().open(&bound(2)).unwrap();
+    opened(&*process.journal(), &bound(2)).unwrap();
     drop(process);
     assert_eq!(drained(&place).await, [charge(1, 7), lost_at_bound(2)]);
 }
@@ -171,7 +184,7 @@ pub async fn who_is_killed_between_open_and_close_is_charged_at_the_bound<H: Har
 pub async fn who_is_killed_after_a_checkpoint_is_charged_at_the_last_one<H: Harness>() {
     let place = H::fresh();
     let process = place.start();
-    process.journal().open(&bound(1)).unwrap();
+    opened(&*process.journal(), &bound(1)).unwrap();
     process.journal().checkpoint(&checkpoint(1, 5));
     process.journal().checkpoint(&checkpoint(1, 6));
     drop(process);
@@ -183,8 +196,8 @@ pub async fn many_starts_in_a_row_change_nothing<H: Harness>() {
     let ledger = Arc::new(RecordingLedger::default());
     let process = place.start();
     serve(&*process.journal(), 1, 7);
-    process.journal().open(&bound(2)).unwrap();
-    process.journal().open(&bound(3)).unwrap();
+    opened(&*process.journal(), &bound(2)).unwrap();
+    opened(&*process.journal(), &bound(3)).unwrap();
     process.journal().checkpoint(&checkpoint(3, 5));
     drop(process);
     for _ in 0..5 {
@@ -201,21 +214,21 @@ pub async fn a_full_journal_refuses_to_open_and_still_closes<H: Harness>() {
     let place = H::with_capacity(16 * 1024);
     let (process, ledger) = (place.start(), Arc::new(RecordingLedger::default()));
     let journal = process.journal();
-    let opened: Vec<u128> = (1..1000).take_while(|number| journal.open(&bound(*number)).is_ok()).collect();
-    assert!((4..100).contains(&opened.len()), "{} requests were opened", opened.len());
-    assert!(matches!(journal.open(&bound(5000)), Err(JournalError::Full)));
-    for number in &opened {
+    let open: Vec<u128> = (1..1000).take_while(|number| opened(&*journal, &bound(*number)).is_ok()).collect();
+    assert!((4..100).contains(&open.len()), "{} requests were opened", open.len());
+    assert!(matches!(opened(&*journal, &bound(5000)), Err(JournalError::Full)));
+    for number in &open {
         journal.close(bound(*number).request, &[charge(*number, 7)]);
     }
     process.drain(ledger.clone()).await;
-    assert_eq!(ledger.events(), Vec::from_iter(opened.iter().map(|number| charge(*number, 7))));
+    assert_eq!(ledger.events(), Vec::from_iter(open.iter().map(|number| charge(*number, 7))));
 }
 
 pub async fn a_death_in_any_write_loses_no_close_that_was_complete_and_doubles_nothing<H: Harness>() {
     let place = H::fresh();
     let process = place.start();
     serve(&*process.journal(), 1, 7);
-    process.journal().open(&bound(2)).unwrap();
+    opened(&*process.journal(), &bound(2)).unwrap();
     process.journal().checkpoint(&checkpoint(2, 5));
     serve(&*process.journal(), 3, 8);
     drop(process);
@@ -344,7 +357,7 @@ pub async fn whoever_waits_for_durability_is_answered_whatever_the_request_is_do
     let process = place.start();
     let journal = process.journal();
     journal.durable(bound(1).request).await.unwrap();
-    journal.open(&bound(1)).unwrap();
+    opened(&*journal, &bound(1)).unwrap();
     journal.durable(bound(1).request).await.unwrap();
     journal.close(bound(1).request, &[charge(1, 7)]);
     journal.durable(bound(1).request).await.unwrap();

@@ -1,17 +1,17 @@
-//! What becomes of a stream whose client has gone: read to its end where the model says so, within bounds.
+//! What becomes of a call whose client has gone: brought to its end where the model says so, within bounds.
 
 use std::sync::atomic::Ordering;
 
 use ai4free_ports::{
     error::{ProviderError, ProviderErrorKind},
-    llm_provider::{Frame, FrameStream},
+    llm_provider::{Facts, Frame, FrameStream},
     rate_limiter::LimitKind,
-    usage::UsageSource,
+    usage::{TokenUsage, UsageSource},
     usage_ledger::{Outcome, UsageEvent},
 };
 use futures_util::StreamExt;
 
-use super::fakes::{Step, World, delta, done, run, tokens};
+use super::fakes::{Step, World, delta, done, polled, run, tokens};
 use crate::application::attempt::Answer;
 
 const DRAINED: &str = "16 byte: drained stream";
@@ -123,4 +123,80 @@ fn a_shutdown_settles_what_is_drained_and_begins_no_drain() {
         world.cut.store(true, Ordering::Relaxed);
     });
     assert_eq!(told(&world.journal.rows()[0]), (Outcome::Failed, Some("gateway_stopped"), UsageSource::Estimated, 2));
+}
+
+/// A world whose client left while the provider was at work on a reply, of which nothing had been seen.
+fn left_early(body: &str, step: Step) -> World {
+    let world = World::new(vec![step]);
+    let is_called = (1..100).any(|polls| {
+        // Before the provider is called there is nothing to leave.
+        world.journal.closed.lock().unwrap().clear();
+        assert!(polled(world.send(body), polls).is_none(), "the client left too late");
+        world.drains.running() == 1 || world.provider.calls.lock().unwrap().len() == 1
+    });
+    assert!(is_called);
+    world
+}
+
+fn hello(usage: Option<TokenUsage>) -> Step {
+    Step::Whole { body: "Hello", facts: Facts { usage, done: true, ..Facts::default() } }
+}
+
+#[test]
+fn a_whole_reply_is_drained_too() {
+    let world = left_early("drained", hello(Some(tokens(7, 3))));
+    assert_eq!((world.journal.open.lock().unwrap().len(), world.drains.running()), (1, 1), "it is still waited for");
+    world.tasks.run_all();
+    let row = world.journal.rows().pop().unwrap();
+    assert_eq!((told(&row), row.usage), ((Outcome::Cancelled, None, UsageSource::Drained, 3), tokens(7, 3)));
+    assert_eq!((world.limiter.outstanding(), world.drains.running()), (0, 0));
+
+    let world = left_early("drained", hello(None));
+    world.tasks.run_all();
+    assert_eq!(told(&world.journal.rows()[0]), (Outcome::Cancelled, None, UsageSource::Counted, 5));
+}
+
+#[test]
+fn a_stream_that_had_not_begun_is_drained_too() {
+    let frames = vec![delta("12345678"), delta("1234"), done(Some(tokens(5, 3)))];
+    let world = left_early(DRAINED, Step::Stream(frames));
+    assert_eq!(world.drains.running(), 1);
+    world.tasks.run_all();
+    let row = world.journal.rows().pop().unwrap();
+    assert_eq!((told(&row), row.usage), ((Outcome::Cancelled, None, UsageSource::Drained, 3), tokens(5, 3)));
+    assert_eq!((world.limiter.outstanding(), world.drains.running()), (0, 0));
+}
+
+#[test]
+fn a_stream_that_had_not_begun_is_read_no_further_than_what_was_reserved() {
+    let most = "x".repeat(4 * 200).leak();
+    let world = left_early(DRAINED, Step::Stream(vec![delta(most), delta("1234"), done(Some(tokens(5, 900)))]));
+    world.tasks.run_all();
+    assert_eq!(told(&world.journal.rows()[0]), (Outcome::Cancelled, None, UsageSource::Estimated, 201));
+}
+
+#[test]
+fn nobody_else_is_tried_for_a_client_that_has_gone() {
+    let error = ProviderError { try_next_credential: true, ..ProviderError::new(ProviderErrorKind::RateLimit) };
+    let world = left_early("drained", Step::Fail(ProviderError { status: Some(429), ..error }));
+    world.tasks.run_all();
+    assert_eq!(told(&world.journal.rows()[0]), (Outcome::Cancelled, None, UsageSource::Estimated, 0));
+    assert_eq!((world.provider.calls.lock().unwrap().len(), world.limiter.outstanding()), (1, 0));
+}
+
+#[test]
+fn a_whole_reply_that_does_not_come_in_time_is_charged_what_was_sent() {
+    let world = left_early("drained", hello(Some(tokens(7, 3))));
+    world.tasks.time_is_up.store(true, Ordering::Relaxed);
+    world.tasks.run_all();
+    let row = world.journal.rows().pop().unwrap();
+    assert_eq!((told(&row), row.usage.input), ((Outcome::Cancelled, None, UsageSource::Estimated, 0), 2));
+    assert_eq!((world.limiter.outstanding(), world.drains.running()), (0, 0));
+}
+
+#[test]
+fn a_model_that_does_not_say_so_is_not_waited_for() {
+    let world = left_early("m", hello(Some(tokens(7, 3))));
+    assert_eq!((world.journal.open.lock().unwrap().len(), world.drains.running()), (0, 0));
+    assert_eq!(world.journal.rows()[0].usage_source, UsageSource::Estimated);
 }

@@ -46,6 +46,7 @@ use crate::application::{
     inference::{Inbound, Inference},
     policy::Policy,
     reserver::Reserver,
+    unmetered::{Unmetered, WhenFull},
 };
 
 /// Pending once.
@@ -230,6 +231,11 @@ pub(super) struct FakeJournal {
     pub(super) open: Mutex<HashMap<RequestId, UsageEvent>>,
     pub(super) closed: Mutex<Vec<Vec<UsageEvent>>>,
     pub(super) is_full: AtomicBool,
+    pub(super) is_fenced: AtomicBool,
+    /// How often a request finds it busy.
+    pub(super) busy: AtomicUsize,
+    /// Closes wait while it is busy.
+    pub(super) is_behind: AtomicBool,
 }
 
 impl FakeJournal {
@@ -247,8 +253,26 @@ impl UsageJournal for FakeJournal {
         if self.is_full.load(Ordering::Relaxed) {
             return Err(JournalError::Full);
         }
+        if self.is_fenced.load(Ordering::Relaxed) {
+            return Err(JournalError::Fenced);
+        }
+        if self.busy.load(Ordering::Relaxed) > 0 {
+            return Err(JournalError::Busy);
+        }
         assert!(self.open.lock().unwrap().insert(bound.request, bound.clone()).is_none(), "opened twice");
         Ok(())
+    }
+
+    async fn ready(&self) -> Result<(), JournalError> {
+        pause().await;
+        self.busy.fetch_sub(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn written(&self) {
+        while self.is_behind.load(Ordering::Relaxed) {
+            pause().await;
+        }
     }
 
     fn checkpoint(&self, _checkpoint: &Checkpoint) {}
@@ -445,6 +469,7 @@ pub(super) struct World {
     pub(super) gate: Arc<Gate>,
     /// Whether the gateway is cutting what still runs.
     pub(super) cut: Arc<AtomicBool>,
+    pub(super) unmetered: Arc<Unmetered>,
     pub(super) inference: Arc<Inference>,
     /// Of the caller.
     pub(super) key: StoredKey,
@@ -452,6 +477,12 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(script: Vec<Step>) -> Self {
+        Self::when_full(WhenFull::Reject, script)
+    }
+
+    /// What becomes of requests that the journal refuses.
+    pub(super) fn when_full(policy: WhenFull, script: Vec<Step>) -> Self {
+        let unmetered = Arc::new(Unmetered::new(policy, Arc::<ManualClock>::default()));
         let limits = |tokens| Limits {
             requests_per_minute: Some(10),
             tokens_per_minute: Some(tokens),
@@ -498,6 +529,7 @@ impl World {
                 journal: journal.clone(),
                 clock: clock.clone(),
                 gate: gate.clone(),
+                unmetered: unmetered.clone(),
             },
             counter: Arc::new(ByteCounter),
             observer: observer.clone(),
@@ -506,7 +538,22 @@ impl World {
         let system = Principal::system(&*clock).key().clone();
         let key = StoredKey { id: KeyId::parse("abcdefghijkl").unwrap(), plan: "plan".into(), ..system };
         let ids = Arc::default();
-        Self { clock, ids, limiter, journal, observer, provider, ledger, tasks, drains, gate, cut, inference, key }
+        Self {
+            clock,
+            ids,
+            limiter,
+            journal,
+            observer,
+            provider,
+            ledger,
+            tasks,
+            drains,
+            gate,
+            cut,
+            unmetered,
+            inference,
+            key,
+        }
     }
 
     pub(super) async fn send(&self, body: &str) -> Result<Answer, Failure> {

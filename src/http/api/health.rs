@@ -15,7 +15,7 @@ pub trait ReadinessSource: Send + Sync {
 pub struct Standing {
     /// Why no request should be sent here now: `starting`, `draining`, `migrations`, `spool`. Empty: ready.
     pub blockers: Vec<&'static str>,
-    /// What is away while requests are still served: `database`, `redis`.
+    /// What is away while requests are still served: `database`, `redis`, `spool`.
     pub degraded: Vec<&'static str>,
 }
 

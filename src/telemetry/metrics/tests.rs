@@ -137,6 +137,25 @@ fn gauges_and_counters_kept_elsewhere_are_read_at_each_scrape() {
     );
 }
 
+#[test]
+fn a_histogram_kept_elsewhere_has_its_buckets_summed_up() {
+    const BOUNDS: [Duration; 2] = [Duration::from_micros(10), Duration::from_millis(1)];
+    let metrics = Metrics::new().unwrap();
+    let read = || Times { bounds: &BOUNDS, counts: vec![3, 2, 1], sum: Duration::from_secs(2) };
+    metrics.register_histogram("ai4free_spool_write_seconds", "Writes.", Box::new(read)).unwrap();
+    assert_lines(
+        &metrics.render(),
+        &[
+            "# TYPE ai4free_spool_write_seconds histogram",
+            r#"ai4free_spool_write_seconds_bucket{le="0.00001"} 3"#,
+            r#"ai4free_spool_write_seconds_bucket{le="0.001"} 5"#,
+            r#"ai4free_spool_write_seconds_bucket{le="+Inf"} 6"#,
+            "ai4free_spool_write_seconds_sum 2",
+            "ai4free_spool_write_seconds_count 6",
+        ],
+    );
+}
+
 /// Not a promise, a figure: `cargo test --release -- --ignored --nocapture cost_of`.
 #[test]
 #[ignore = "measures"]

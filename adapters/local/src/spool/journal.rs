@@ -24,6 +24,7 @@ use super::{
     spools::Spools,
     turnstile::Close,
     unsynced::Durability,
+    write_times::WriteTimes,
 };
 use crate::drainer::{Drainer, Wake};
 
@@ -62,8 +63,6 @@ pub struct JournalFigures {
     pub undrained_events: u64,
     /// Age of the oldest of them.
     pub undrained_age: Duration,
-    /// Longest write to a segment so far.
-    pub slowest_write: Duration,
     /// Closes that found no room on the disk so far.
     pub refused_closes: u64,
     /// Closes that are in memory only, because the disk is full or stalled. More than 0 is an alarm.
@@ -158,6 +157,12 @@ impl SpoolJournal {
         tokio::time::timeout(within, drained).await.unwrap_or(false)
     }
 
+    /// How long writes to segments have taken.
+    #[must_use]
+    pub fn write_times(&self) -> WriteTimes {
+        self.spools.write_times()
+    }
+
     #[must_use]
     pub fn figures(&self) -> JournalFigures {
         let now = self.spools.clock().monotonic();
@@ -168,7 +173,6 @@ impl SpoolJournal {
             figures.undrained_events += spool.undrained_events;
             let age = spool.undrained_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
             figures.undrained_age = figures.undrained_age.max(age);
-            figures.slowest_write = figures.slowest_write.max(spool.slowest_write);
             figures.refused_closes += spool.refused_closes;
             figures.unwritten_closes += spool.unwritten_closes;
         }
@@ -181,10 +185,20 @@ impl SpoolJournal {
 impl UsageJournal for SpoolJournal {
     fn open(&self, bound: &UsageEvent) -> Result<(), JournalError> {
         let frame = record::open_frame(bound);
-        match self.spools.own().turnstile().try_pass() {
+        let turnstile = self.spools.own().turnstile();
+        match turnstile.try_pass() {
             Some(mut state) => state.open(&frame, bound),
-            None => Err(JournalError::Io("the disk is stalled".into())),
+            None if turnstile.is_stalled() => Err(stalled()),
+            None => Err(JournalError::Busy),
         }
+    }
+
+    async fn ready(&self) -> Result<(), JournalError> {
+        if self.spools.own().turnstile().ready().await { Ok(()) } else { Err(stalled()) }
+    }
+
+    async fn written(&self) {
+        self.spools.own().turnstile().written().await;
     }
 
     async fn durable(&self, request: RequestId) -> Result<(), JournalError> {
@@ -212,4 +226,8 @@ impl UsageJournal for SpoolJournal {
     async fn drained(&self, within: Duration) {
         self.flush(within).await;
     }
+}
+
+fn stalled() -> JournalError {
+    JournalError::Io("the disk is stalled".into())
 }

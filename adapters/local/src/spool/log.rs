@@ -8,7 +8,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use ai4free_ports::{runtime::Clock, usage_ledger::SpoolId};
@@ -17,6 +16,7 @@ use super::{
     record,
     segment::{self, HEADER, Header, Segment, SegmentFile, Volume},
     unsynced::{Durability, Unsynced},
+    write_times::WriteCounts,
 };
 
 pub(super) struct Log {
@@ -37,7 +37,7 @@ pub(super) struct Log {
     pub(super) unconfirmed: bool,
     /// Bytes in segments, of all spools of this process.
     pub(super) used: Arc<AtomicU64>,
-    pub(super) slowest_write: Duration,
+    pub(super) writes: Arc<WriteCounts>,
     pub(super) durability: Durability,
     /// Records written so far.
     pub(super) written: u64,
@@ -64,7 +64,7 @@ impl Log {
         };
         let started = self.clock.monotonic();
         let written = writer.write(frame);
-        self.slowest_write = self.slowest_write.max(self.clock.monotonic().saturating_sub(started));
+        self.writes.took(self.clock.monotonic().saturating_sub(started));
         let error = match written {
             Ok(count) if count == frame.len() => {
                 segment.length = segment.length.saturating_add(size);

@@ -23,6 +23,7 @@ mod state;
 mod tail;
 mod turnstile;
 mod unsynced;
+mod write_times;
 
 #[cfg(test)]
 mod tests;
@@ -31,3 +32,4 @@ pub use journal::{JournalFigures, SpoolJournal, SpoolOptions};
 pub(crate) use spool::{Next, Spool};
 pub(crate) use spools::Spools;
 pub use unsynced::Durability;
+pub use write_times::WriteTimes;

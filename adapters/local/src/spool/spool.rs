@@ -15,7 +15,6 @@ use ai4free_ports::{
     budget::Epoch,
     error::JournalError,
     request::RequestId,
-    runtime::Clock,
     usage_journal::Fate,
     usage_ledger::{SpoolId, UsageEvent},
 };
@@ -25,7 +24,7 @@ use super::{
     directory, fates,
     reader::{self, Cursor},
     record::Closed,
-    state::{Pruned, State},
+    state::{Pruned, SpoolFigures, State},
     turnstile::Turnstile,
 };
 
@@ -36,8 +35,6 @@ pub(crate) struct Spool {
     syncing: Arc<tokio::sync::Mutex<()>>,
     cursor: Arc<Mutex<Cursor>>,
     progress: watch::Sender<Progress>,
-    /// As far as it was known when the disk last answered.
-    figures: Mutex<SpoolFigures>,
     /// In which this process holds it, once the ledger has said so.
     generation: OnceLock<i64>,
     has_holders_closed: AtomicBool,
@@ -61,19 +58,6 @@ struct Progress {
     is_over: bool,
 }
 
-/// What is to be told of one spool.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct SpoolFigures {
-    pub(super) open_requests: u64,
-    pub(super) undrained_events: u64,
-    pub(super) undrained_since: Option<Duration>,
-    pub(super) slowest_write: Duration,
-    pub(super) refused_closes: u64,
-    pub(crate) unwritten_closes: u64,
-    pub(crate) is_refusing: bool,
-    pub(super) is_fenced: bool,
-}
-
 /// What the drainer finds to do.
 pub(crate) enum Next {
     Nothing,
@@ -84,15 +68,14 @@ pub(crate) enum Next {
 }
 
 impl Spool {
-    pub(super) fn new(state: State, is_adopted: bool, lock: File, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(state: State, is_adopted: bool, lock: File) -> Self {
         let progress = watch::Sender::new(Progress { acknowledged: state.acknowledged, is_over: false });
         Self {
             id: state.log.spool,
-            state: Turnstile::new(state, clock),
+            state: Turnstile::new(state),
             syncing: Arc::default(),
             cursor: Arc::default(),
             progress,
-            figures: Mutex::default(),
             generation: OnceLock::new(),
             has_holders_closed: AtomicBool::new(false),
             is_fenced: AtomicBool::new(false),
@@ -281,25 +264,11 @@ impl Spool {
 
     /// What is to be told of it, without waiting for the disk.
     pub(crate) fn figures(&self) -> SpoolFigures {
-        let mut known = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(state) = self.state.try_pass() {
-            *known = SpoolFigures {
-                open_requests: state.open.len() as u64,
-                undrained_events: state.log.next.saturating_sub(state.acknowledged),
-                undrained_since: state.undrained_since,
-                slowest_write: state.log.slowest_write,
-                refused_closes: state.refused_closes,
-                unwritten_closes: state.unwritten.len() as u64,
-                is_refusing: state.is_refusing(),
-                is_fenced: state.fenced,
-            };
-            return *known;
-        }
-        let waiting = self.state.waiting_closes();
+        let known = self.state.figures();
         SpoolFigures {
-            unwritten_closes: known.unwritten_closes.saturating_add(waiting),
+            unwritten_closes: known.unwritten_closes.saturating_add(self.state.waiting_closes()),
             is_refusing: known.is_refusing || self.state.is_stalled(),
-            ..*known
+            ..known
         }
     }
 

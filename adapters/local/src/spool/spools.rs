@@ -8,7 +8,6 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use ai4free_ports::{
@@ -27,6 +26,7 @@ use super::{
     state::State,
     tail::Tail,
     unsynced::{Durability, Unsynced},
+    write_times::{WriteCounts, WriteTimes},
 };
 
 /// Another process may adopt a directory in the moment between its making and its locking.
@@ -34,13 +34,19 @@ const TRIES_TO_CREATE: usize = 8;
 
 pub(crate) struct Spools {
     parent: PathBuf,
+    common: Common,
+    own: Arc<Spool>,
+    adopted: Mutex<Vec<Arc<Spool>>>,
+}
+
+/// What all of them have in common.
+struct Common {
     volume: Arc<dyn Volume>,
     options: SpoolOptions,
     clock: Arc<dyn Clock>,
     /// Bytes in all their segments.
     used: Arc<AtomicU64>,
-    own: Arc<Spool>,
-    adopted: Mutex<Vec<Arc<Spool>>>,
+    writes: Arc<WriteCounts>,
 }
 
 impl Spools {
@@ -53,7 +59,6 @@ impl Spools {
         ids: &dyn IdSource,
     ) -> io::Result<Self> {
         let mut directories = directory::lock_all(parent)?.into_iter();
-        let used = Arc::new(AtomicU64::new(0));
         let directory = match directories.next() {
             Some(oldest) => oldest,
             None => create(parent, ids)?,
@@ -61,8 +66,9 @@ impl Spools {
         if options.durability == Durability::PowerSafe {
             volume.sync_directory(parent)?;
         }
-        let own = Arc::new(take_over(&volume, directory, false, options, &clock, &used)?);
-        let spools = Self { parent: parent.to_owned(), volume, options, clock, used, own, adopted: Mutex::default() };
+        let common = Common { volume, options, clock, used: Arc::default(), writes: Arc::default() };
+        let own = Arc::new(take_over(&common, directory, false)?);
+        let spools = Self { parent: parent.to_owned(), common, own, adopted: Mutex::default() };
         spools.take_over_all(directories);
         Ok(spools)
     }
@@ -83,15 +89,19 @@ impl Spools {
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {
-        &*self.clock
+        &*self.common.clock
     }
 
     pub(crate) fn options(&self) -> &SpoolOptions {
-        &self.options
+        &self.common.options
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+        self.common.used.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn write_times(&self) -> WriteTimes {
+        self.common.writes.now()
     }
 
     /// Nothing is left of it.
@@ -102,7 +112,7 @@ impl Spools {
     fn take_over_all(&self, directories: impl Iterator<Item = Locked>) {
         for directory in directories {
             let path = directory.path.clone();
-            match take_over(&self.volume, directory, true, self.options, &self.clock, &self.used) {
+            match take_over(&self.common, directory, true) {
                 Ok(spool) => {
                     tracing::info!(spool = %spool.id().0, "took over the usage journal of a process that is gone");
                     self.adopted().push(Arc::new(spool));
@@ -132,14 +142,8 @@ fn create(parent: &Path, ids: &dyn IdSource) -> io::Result<Locked> {
 }
 
 /// Recovers a spool and closes what was open in it.
-fn take_over(
-    volume: &Arc<dyn Volume>,
-    directory: Locked,
-    is_adopted: bool,
-    options: SpoolOptions,
-    clock: &Arc<dyn Clock>,
-    used: &Arc<AtomicU64>,
-) -> io::Result<Spool> {
+fn take_over(common: &Common, directory: Locked, is_adopted: bool) -> io::Result<Spool> {
+    let Common { volume, options, clock, used, writes } = common;
     let Locked { spool, path, lock } = directory;
     let Recovered { segments, last_number, open, next, unconfirmed_from } = recovery::recover(&path, spool)?;
     used.fetch_add(segments.iter().map(|segment| segment.length).sum(), Ordering::Relaxed);
@@ -159,7 +163,7 @@ fn take_over(
         next,
         unconfirmed: true,
         used: used.clone(),
-        slowest_write: Duration::ZERO,
+        writes: writes.clone(),
         durability: options.durability,
         written: 0,
         synced: 0,
@@ -184,5 +188,5 @@ fn take_over(
         copied: 0,
     };
     state.close_lost(open);
-    Ok(Spool::new(state, is_adopted, lock, clock.clone()))
+    Ok(Spool::new(state, is_adopted, lock))
 }

@@ -63,6 +63,18 @@ pub(super) struct Unwritten {
     count: u64,
 }
 
+/// What is to be told of one spool.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SpoolFigures {
+    pub(super) open_requests: u64,
+    pub(super) undrained_events: u64,
+    pub(super) undrained_since: Option<Duration>,
+    pub(super) refused_closes: u64,
+    pub(crate) unwritten_closes: u64,
+    pub(crate) is_refusing: bool,
+    pub(super) is_fenced: bool,
+}
+
 /// What came of tidying up once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pruned {
@@ -75,7 +87,7 @@ pub(super) enum Pruned {
 impl State {
     pub(super) fn open(&mut self, frame: &[u8], bound: &UsageEvent) -> Result<(), JournalError> {
         if self.fenced {
-            return Err(JournalError::Io("another process has taken this journal over".into()));
+            return Err(JournalError::Fenced);
         }
         self.write_unwritten();
         if !self.unwritten.is_empty() || self.used_with(1) > self.capacity {
@@ -173,6 +185,18 @@ impl State {
     pub(super) fn probe(&mut self) {
         if self.is_in_trouble {
             self.is_in_trouble = self.log.append(&record::blank_frame()).is_err();
+        }
+    }
+
+    pub(super) fn figures(&self) -> SpoolFigures {
+        SpoolFigures {
+            open_requests: self.open.len() as u64,
+            undrained_events: self.log.next.saturating_sub(self.acknowledged),
+            undrained_since: self.undrained_since,
+            refused_closes: self.refused_closes,
+            unwritten_closes: self.unwritten.len() as u64,
+            is_refusing: self.is_refusing(),
+            is_fenced: self.fenced,
         }
     }
 

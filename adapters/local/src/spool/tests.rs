@@ -10,7 +10,7 @@ use std::{
 
 use ai4free_contract::{
     recording::RecordingLedger,
-    usage_journal::{Harness, Process, bound, charge},
+    usage_journal::{Harness, Process, bound, charge, opened},
     usage_journal_contract,
 };
 use ai4free_ports::{
@@ -80,6 +80,12 @@ impl Clock for ManualClock {
 struct Running {
     journal: Arc<SpoolJournal>,
     drainer: Drainer,
+}
+
+impl Running {
+    fn open(&self, bound: &UsageEvent) -> Result<(), JournalError> {
+        opened(&*self.journal, bound)
+    }
 }
 
 impl Place {
@@ -228,7 +234,7 @@ async fn what_a_request_costs() {
     println!("{:?} to encode an open and a close", start.elapsed() / REQUESTS);
     let start = std::time::Instant::now();
     for _ in 0..REQUESTS {
-        running.journal.open(&bound).unwrap();
+        running.open(&bound).unwrap();
         running.journal.close(bound.request, &charges);
     }
     println!("{:?} to write them", start.elapsed() / REQUESTS);

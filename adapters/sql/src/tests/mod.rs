@@ -2,6 +2,7 @@
 
 mod connections;
 mod events;
+mod full_disk;
 mod harness;
 mod key_store;
 mod limiter_mode;

@@ -34,7 +34,7 @@ async fn a_sibling_that_dies_while_we_run_is_drained_and_its_directory_deleted()
     let (first, second) = (place.run(), place.run());
     let ledger = Arc::new(RecordingLedger::default());
     serve(&*second.journal, 1);
-    second.journal.open(&bound(2)).unwrap();
+    second.open(&bound(2)).unwrap();
     drop(second);
     drain_until(&first, &place, &ledger, || ledger.events().len() == 2).await;
     assert_eq!(ledger.events()[0], charge(1, 7));
@@ -52,7 +52,7 @@ async fn a_sibling_that_lives_is_left_alone() {
     let place = Place::fresh();
     let (first, second) = (place.run(), place.run());
     let ledger = Arc::new(RecordingLedger::default());
-    second.journal.open(&bound(1)).unwrap();
+    second.open(&bound(1)).unwrap();
     for number in 2..5 {
         serve(&*first.journal, number);
         drain_until(&first, &place, &ledger, || ledger.events().len() as u128 == number - 1).await;
@@ -108,7 +108,7 @@ async fn holders_are_not_closed_while_a_charge_of_theirs_is_not_written_yet() {
     let (place, disk) = super::faults::on_bad_disk();
     let ledger = Arc::new(RecordingLedger::default());
     let running = place.run();
-    running.journal.open(&bound(1)).unwrap();
+    running.open(&bound(1)).unwrap();
     drop(running);
     let refused = Trouble::Error(std::io::ErrorKind::StorageFull);
     disk.plan(&[refused; 4]); // in this file, in another, without the ballast, and once more

@@ -83,7 +83,7 @@ impl History {
         let mut steps = Vec::new();
         for step in script {
             match &step {
-                Step::Open(number) => running.journal.open(&bound(*number)).unwrap(),
+                Step::Open(number) => running.open(&bound(*number)).unwrap(),
                 Step::Check(number, cost) => running.journal.checkpoint(&checkpoint(*number, *cost)),
                 Step::Close(number, events) => running.journal.close(bound(*number).request, events),
             }

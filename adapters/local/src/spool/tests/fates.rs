@@ -32,7 +32,7 @@ async fn the_next_process_knows_what_requests_were_charged_and_which_were_never_
     let place = Place::with(OPTIONS);
     let dead = place.run();
     serve(&*dead.journal, 1);
-    dead.journal.open(&bound(2)).unwrap();
+    dead.open(&bound(2)).unwrap();
     drop(dead);
     let expected = [vec![charge(1, 7)], vec![lost(2)], vec![]].map(|events| Some(Fate::Charged(events)));
     let heir = place.run();
@@ -90,7 +90,7 @@ async fn after_damage_what_is_not_found_is_unknown() {
 async fn a_charge_that_the_disk_refuses_is_not_told_before_it_is_written() {
     let (place, disk) = on_bad_disk();
     let dead = place.run();
-    dead.journal.open(&bound(1)).unwrap();
+    dead.open(&bound(1)).unwrap();
     drop(dead);
     disk.set_full(true);
     let heir = place.run();
@@ -106,7 +106,7 @@ async fn the_requests_of_a_sibling_are_known_once_it_is_taken_over() {
     let place = Place::with(OPTIONS);
     let (dead, heir) = (place.run(), place.run());
     let (spool, request) = (dead.journal.spool(), bound(1).request);
-    dead.journal.open(&bound(1)).unwrap();
+    dead.open(&bound(1)).unwrap();
     assert_eq!(heir.journal.spools(), [heir.journal.spool()]);
     assert_eq!(heir.journal.fates(spool, [request].into()).await.unwrap(), HashMap::new());
     drop(dead);

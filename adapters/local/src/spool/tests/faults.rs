@@ -109,7 +109,7 @@ async fn an_open_that_can_not_be_written_is_refused_and_leaves_nothing_behind() 
         let running = place.run();
         serve(&*running.journal, 1);
         disk.plan(&[trouble]);
-        let refused = running.journal.open(&bound(2)).unwrap_err();
+        let refused = running.open(&bound(2)).unwrap_err();
         assert_eq!(matches!(refused, JournalError::Full), is_full, "{trouble:?}");
         serve(&*running.journal, 3);
         assert_eq!(drained(&running).await, charges([1, 3]), "{trouble:?}");
@@ -128,7 +128,7 @@ async fn a_file_that_is_too_long_is_followed_by_another_and_a_disk_that_takes_no
     serve(&*running.journal, 2);
     assert_eq!(place.segments().len(), 2);
     disk.plan(&[Trouble::Error(ErrorKind::FileTooLarge); 2]);
-    assert!(matches!(running.journal.open(&bound(3)), Err(JournalError::Full)));
+    assert!(matches!(running.open(&bound(3)), Err(JournalError::Full)));
     serve(&*running.journal, 4);
     assert_eq!(drained(&running).await, charges([1, 2, 4]));
 }
@@ -140,9 +140,9 @@ async fn a_disk_that_refuses_every_write_is_not_littered_with_empty_files() {
     serve(&*running.journal, 1);
     for number in 2..20 {
         disk.plan(&[Trouble::Error(ErrorKind::PermissionDenied), Trouble::Error(ErrorKind::PermissionDenied)]);
-        assert!(running.journal.open(&bound(number)).is_err());
+        assert!(running.open(&bound(number)).is_err());
         disk.plan(&[Trouble::None, Trouble::Error(ErrorKind::PermissionDenied)]);
-        assert!(running.journal.open(&bound(number)).is_err());
+        assert!(running.open(&bound(number)).is_err());
     }
     disk.plan(&[]);
     assert!(place.segments().len() <= 2, "{:?}", place.segments());
@@ -160,7 +160,7 @@ async fn a_journal_that_refuses_says_so_and_finds_out_by_itself_that_there_is_ro
     running.drain(ledger.clone()).await;
     assert!(!running.journal.figures().is_refusing);
     disk.set_full(true);
-    assert!(running.journal.open(&bound(2)).is_err());
+    assert!(running.open(&bound(2)).is_err());
     running.drain(ledger.clone()).await;
     assert!(running.journal.figures().is_refusing);
     disk.set_full(false);
@@ -175,7 +175,7 @@ async fn a_close_gets_through_a_failing_write_in_another_segment() {
     for trouble in [Trouble::Error(ErrorKind::FileTooLarge), Trouble::Short(10), Trouble::Stuck(10)] {
         let (place, disk) = on_bad_disk();
         let running = place.run();
-        running.journal.open(&bound(1)).unwrap();
+        running.open(&bound(1)).unwrap();
         disk.plan(&[trouble]);
         running.journal.close(bound(1).request, &charges([1]));
         assert!(ballast(&place));
@@ -189,7 +189,7 @@ async fn a_close_gets_through_a_failing_write_in_another_segment() {
 async fn a_close_on_a_full_disk_uses_the_ballast() {
     let (place, disk) = on_bad_disk();
     let running = place.run();
-    running.journal.open(&bound(1)).unwrap();
+    running.open(&bound(1)).unwrap();
     disk.plan(&[Trouble::Error(ErrorKind::StorageFull), Trouble::Error(ErrorKind::StorageFull)]);
     assert!(ballast(&place));
     running.journal.close(bound(1).request, &charges([1]));
@@ -203,12 +203,12 @@ async fn a_close_on_a_full_disk_uses_the_ballast() {
 async fn closes_that_even_the_ballast_does_not_help_wait_in_memory_and_are_counted() {
     let (place, disk) = on_bad_disk();
     let running = place.run();
-    (1..=3).for_each(|number| running.journal.open(&bound(number)).unwrap());
+    (1..=3).for_each(|number| running.open(&bound(number)).unwrap());
     disk.set_full(true);
     (1..=3).for_each(|number| running.journal.close(bound(number).request, &charges([number])));
     let figures = running.journal.figures();
     assert_eq!((figures.refused_closes, figures.unwritten_closes), (3, 3));
-    assert!(matches!(running.journal.open(&bound(4)), Err(JournalError::Full)));
+    assert!(matches!(running.open(&bound(4)), Err(JournalError::Full)));
     disk.set_full(false);
     serve(&*running.journal, 5);
     assert_eq!(running.journal.figures().unwritten_closes, 0);
@@ -220,7 +220,7 @@ async fn closes_that_even_the_ballast_does_not_help_wait_in_memory_and_are_count
 async fn closes_in_memory_that_die_with_the_process_are_charged_as_lost() {
     let (place, disk) = on_bad_disk();
     let running = place.run();
-    running.journal.open(&bound(1)).unwrap();
+    running.open(&bound(1)).unwrap();
     disk.set_full(true);
     running.journal.close(bound(1).request, &charges([1]));
     drop(running);
@@ -254,7 +254,7 @@ async fn random_trouble_loses_and_doubles_nothing() {
                     _ => Trouble::None,
                 };
                 disk.plan(&[Trouble::None, trouble][usize::try_from(draw >> 16).unwrap() % 2..]);
-                if running.journal.open(&bound(number)).is_ok() {
+                if running.open(&bound(number)).is_ok() {
                     opened.push(number);
                     running.journal.close(bound(number).request, &charges([number]));
                 }

@@ -22,7 +22,7 @@ async fn the_directory_of_a_dead_sibling_is_drained_once_and_then_deleted() {
     let place = Place::fresh();
     let (first, second) = (place.run(), place.run());
     serve(&*first.journal, 1);
-    second.journal.open(&bound(2)).unwrap();
+    second.open(&bound(2)).unwrap();
     drop((first, second));
     let ledger = Arc::new(RecordingLedger::default());
     let heir = place.run();
@@ -71,8 +71,8 @@ async fn drained_segments_go_at_once_when_the_journal_is_half_full() {
 async fn a_long_request_survives_the_segment_that_it_was_opened_in() {
     let place = small_segments();
     let (running, ledger) = (place.run(), Arc::new(RecordingLedger::default()));
-    running.journal.open(&bound(1_000_001)).unwrap();
-    running.journal.open(&bound(1_000_002)).unwrap();
+    running.open(&bound(1_000_001)).unwrap();
+    running.open(&bound(1_000_002)).unwrap();
     running.journal.checkpoint(&Checkpoint {
         request: bound(1_000_002).request,
         usage: bound(1_000_002).usage,
@@ -215,19 +215,19 @@ async fn who_was_fenced_stops_draining_and_opens_nothing_more() {
     }
     assert_eq!(ledger.events(), charges([1]));
     assert!(running.journal.figures().is_fenced);
-    assert!(running.journal.open(&bound(3)).is_err());
+    assert!(running.open(&bound(3)).is_err());
 }
 
 #[tokio::test]
 async fn a_journal_starts_on_a_full_disk_and_charges_what_was_lost_when_there_is_room() {
     let (place, disk) = super::faults::on_bad_disk();
     let running = place.run();
-    running.journal.open(&bound(1)).unwrap();
+    running.open(&bound(1)).unwrap();
     drop(running);
     disk.set_full(true);
     drop(place.run());
     let running = place.run();
-    assert!(matches!(running.journal.open(&bound(2)), Err(JournalError::Full)));
+    assert!(matches!(running.open(&bound(2)), Err(JournalError::Full)));
     disk.set_full(false);
     serve(&*running.journal, 3);
     let found = drained(&running).await;

@@ -119,7 +119,7 @@ async fn a_process_safe_journal_never_waits_for_the_disk() {
     let (place, disk) = on_synced_disk(OPTIONS);
     let running = place.run();
     serve(&*running.journal, 1);
-    running.journal.open(&bound(2)).unwrap();
+    running.open(&bound(2)).unwrap();
     running.journal.durable(bound(2).request).await.unwrap();
     drained(&running).await;
     assert_eq!(disk.syncs(), 0);
@@ -129,9 +129,9 @@ async fn a_process_safe_journal_never_waits_for_the_disk() {
 async fn what_is_durable_survives_the_loss_of_power_and_what_is_not_may_be_gone() {
     let (place, disk) = on_synced_disk(POWER_SAFE);
     let running = place.run();
-    running.journal.open(&bound(1)).unwrap();
+    running.open(&bound(1)).unwrap();
     running.journal.durable(bound(1).request).await.unwrap();
-    running.journal.open(&bound(2)).unwrap();
+    running.open(&bound(2)).unwrap();
     drop(running);
     disk.lose_power(&place);
     let found = drained(&place.run()).await;
@@ -173,11 +173,11 @@ async fn a_failed_sync_refuses_those_who_waited_for_it_for_good_and_nobody_else(
     let running = place.run();
     disk.fails.store(true, Ordering::SeqCst);
     for number in [1, 2] {
-        running.journal.open(&bound(number)).unwrap();
+        running.open(&bound(number)).unwrap();
     }
     assert!(running.journal.durable(bound(1).request).await.is_err());
     disk.fails.store(false, Ordering::SeqCst);
-    running.journal.open(&bound(3)).unwrap();
+    running.open(&bound(3)).unwrap();
     running.journal.durable(bound(3).request).await.unwrap();
     for number in [1, 2] {
         assert!(running.journal.durable(bound(number).request).await.is_err(), "{number}");
@@ -195,7 +195,7 @@ async fn a_failed_sync_refuses_those_who_waited_for_it_for_good_and_nobody_else(
 async fn who_leaves_while_a_sync_runs_does_not_let_another_pass_before_it_has_ended() {
     let (place, disk) = on_synced_disk(POWER_SAFE);
     let running = place.run();
-    running.journal.open(&bound(1)).unwrap();
+    running.open(&bound(1)).unwrap();
     disk.hold_up(true);
     tokio::select! {
         _ = running.journal.durable(bound(1).request) => panic!("the sync has not ended"),
@@ -213,7 +213,7 @@ async fn closes_are_synced_behind_the_requests() {
     let (place, disk) = on_synced_disk(POWER_SAFE);
     let running = place.run();
     let ledger = Arc::new(RecordingLedger::default());
-    running.journal.open(&bound(1)).unwrap();
+    running.open(&bound(1)).unwrap();
     running.journal.durable(bound(1).request).await.unwrap();
     disk.done.notified().await;
     tokio::select! {
@@ -250,7 +250,7 @@ async fn closes_are_synced_at_the_end_even_if_the_ledger_is_away() {
 async fn no_segment_is_deleted_before_what_was_copied_from_it_is_safe() {
     let (place, disk) = on_synced_disk(SpoolOptions { segment_bytes: 2048, ..POWER_SAFE });
     let (running, ledger) = (place.run(), Arc::new(RecordingLedger::default()));
-    running.journal.open(&bound(1_000_001)).unwrap();
+    running.open(&bound(1_000_001)).unwrap();
     running.journal.durable(bound(1_000_001).request).await.unwrap();
     let first = place.segments()[0].clone();
     for round in 0..3 {
