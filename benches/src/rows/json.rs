@@ -1,0 +1,25 @@
+//! Whole answers, as many as there can be: what a request costs.
+//!
+//! Twice: with another process holding SQLite's write lock, so that the drainer gets nothing done and everything stays in the
+//! journal (the request path); and without, until the last row is in the ledger.
+
+use super::{Row, Stage};
+use crate::report::{CPU_PATH, CPU_ROWS, Figure, Sheet};
+
+pub(super) struct Json;
+
+impl Row for Json {
+    fn measure(&mut self, stage: &mut Stage, sheet: &mut Sheet) -> anyhow::Result<()> {
+        let floor = stage.on_floor(|load| load)?;
+        let gateway = stage.embedded()?;
+        let path = stage.on_path(&gateway, |load| load)?;
+        let rows = stage.with_rows(&gateway, |load| load)?;
+        stage.keep_embedded(gateway);
+        sheet.record(&CPU_PATH, Figure::beside(floor.per_request(), path.per_request()));
+        sheet.record(&CPU_ROWS, Figure::beside(floor.per_request(), rows.per_request()));
+        sheet.aside("json: µs of SQLite's threads in the row before", rows.of_sqlite());
+        sheet.aside("json: requests a second, floor", floor.rate());
+        sheet.aside("json: requests a second", path.rate());
+        Ok(())
+    }
+}
