@@ -63,8 +63,10 @@ impl Sheet {
     }
 
     pub(crate) fn skip(&mut self, what: &str) {
-        eprintln!("  skipped: {what}");
-        self.skipped.push(what.to_owned());
+        if self.skipped.iter().all(|skipped| skipped != what) {
+            eprintln!("  skipped: {what}");
+            self.skipped.push(what.to_owned());
+        }
     }
 
     pub(crate) fn aside(&mut self, what: &str, value: f64) {

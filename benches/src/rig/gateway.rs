@@ -83,6 +83,8 @@ impl Gateway {
         let mut gateway = Self { address, admin, process, key: String::new(), home, binary, variables };
         gateway.wait_until_ready()?;
         gateway.key = gateway.administrator()?.new_key()?;
+        // What a key may spend is granted by the ledger, with its first request.
+        gateway.wait_until_served()?;
         Ok(gateway)
     }
 
@@ -98,13 +100,19 @@ impl Gateway {
     pub(crate) fn start_again(&mut self) -> anyhow::Result<Duration> {
         let began = Instant::now();
         self.process = spawn(&self.binary, self.home.path(), &self.variables)?;
+        self.wait_until_served()?;
+        Ok(began.elapsed())
+    }
+
+    /// Until a completion succeeds.
+    fn wait_until_served(&mut self) -> anyhow::Result<()> {
         let (address, key) = (self.address, format!("Bearer {}", self.key));
         let request = json!({"model": "bench", "messages": [{"role": "user", "content": "hi"}]});
-        self.process.wait_until(|| {
+        let served = self.process.wait_until(|| {
             let reply = Reply::post(address, "/v1/chat/completions", &[("authorization", &key)], &request);
             reply.is_ok_and(|reply| reply.status == 200)
-        })?;
-        Ok(began.elapsed())
+        });
+        served.with_context(|| self.log())
     }
 
     fn wait_until_ready(&mut self) -> anyhow::Result<()> {

@@ -28,8 +28,6 @@ impl Row for Shared {
         let Some(stores) = &self.stores else { return Ok(()) };
         let floor = stage.on_floor(|load| load)?;
         let gateway = &stores.gateway;
-        // Once with Postgres: what the key may spend is granted before it is taken away.
-        stage.on(gateway, Load::brief)?;
         gateway.wait_until_drained()?;
         stores.postgres.process.pause()?;
         let path = stage.on(gateway, |load| load);

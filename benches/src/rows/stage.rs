@@ -68,7 +68,6 @@ impl Stage {
         ledger.hold()?;
         let outcome = self.on(gateway, load);
         ledger.release()?;
-        ledger.close()?;
         gateway.wait_until_drained()?;
         outcome
     }
