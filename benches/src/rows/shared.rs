@@ -1,12 +1,16 @@
 //! Limits in Redis and the ledger in Postgres, which stands still (SIGSTOP) while the load runs: that all requests succeed
 //! shows that it is not on their path, and what is measured is the path alone.
 
+use std::{thread::sleep, time::Duration};
+
 use super::{Row, Stage};
 use crate::{
     load::Load,
     report::{Figure, SHARED_CALLS, SHARED_PATH, SHARED_SETTLED, Sheet},
     rig::{Gateway, Plan, Postgres, Redis},
 };
+
+const CHANGE_IS_KNOWN: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 pub(super) struct Shared {
@@ -28,6 +32,8 @@ impl Row for Shared {
         let Some(stores) = &self.stores else { return Ok(()) };
         let floor = stage.on_floor(|load| load)?;
         let gateway = &stores.gateway;
+        // Once with Postgres: whatever may be asked of it for this key is known by then.
+        stage.on(gateway, Load::brief)?;
         gateway.wait_until_drained()?;
         stores.postgres.process.pause()?;
         let path = stage.on(gateway, |load| load);
@@ -52,6 +58,8 @@ impl Shared {
         };
         let variables = vec![("DATABASE_URL".to_owned(), postgres.url()), ("REDIS_URL".to_owned(), redis.url())];
         let gateway = stage.another(&Plan { variables, ..Plan::default() })?;
+        // A key is looked up once more when a replica learns that it has changed, and it has just been made.
+        sleep(CHANGE_IS_KNOWN);
         self.stores = Some(Stores { gateway, redis, postgres });
         Ok(())
     }
