@@ -56,6 +56,11 @@ fn adapters_depend_on_ports_and_their_own_technology() {
 }
 
 #[test]
+fn adapters_are_known_to_wiring_and_to_the_benchmark() {
+    assert_none(&manifests::adapters_are_known_to_few(&members()));
+}
+
+#[test]
 fn members_take_lints_and_dependencies_from_the_workspace() {
     assert_none(&manifests::members_inherit_from_the_workspace(&members()));
 }
@@ -72,7 +77,8 @@ fn the_lock_file_has_one_tls() {
 
 #[test]
 fn files_are_small_and_named_for_one_idea() {
-    let files = sources();
+    let mut files = sources();
+    files.extend(read_sources(workspace(), &["benches"]).unwrap());
     assert_none(
         &[shape::files_are_small(&files), shape::main_is_tiny(&files), shape::files_are_named_for_an_idea(&files)]
             .concat(),

@@ -35,6 +35,34 @@ async fn streamed(reply: Reply) -> (Gateway, Key, Vec<u8>) {
     (gateway, key, response.body)
 }
 
+/// A client acknowledges a small piece 40 ms late if it has nothing to say itself. With Nagle's algorithm on its side of the
+/// connection the gateway would keep the next piece until then, as soon as the kernel no longer acknowledges at once, which it
+/// does for the first sixteen.
+#[tokio::test]
+async fn a_small_event_does_not_wait_for_the_acknowledgement_of_the_one_before() {
+    const EVENTS: usize = 60;
+    let gate = Gate::closed();
+    let words: Vec<String> = (0..EVENTS).map(|number| format!("word {number}.")).collect();
+    let paced = words.iter().fold(Reply::stream().piece(&role()), |reply, word| reply.wait(&gate).piece(&chunk(word)));
+    let upstream = MockUpstream::always(paced.piece(&(finish("stop") + DONE)).end()).await;
+    let gateway = Gateway::before(&upstream).await;
+    let key = gateway.key().await;
+    let mut exchange = gateway.open(&ask(&key)).await;
+    exchange.until("assistant").await;
+    let mut late = Vec::new();
+    for word in &words {
+        let written = Instant::now();
+        gate.open();
+        exchange.until(word).await;
+        late.push(written.elapsed());
+    }
+    assert!(exchange.whole().await.text().ends_with(DONE));
+    late.sort();
+    let median = late[EVENTS / 2];
+    assert!(median < Duration::from_millis(20), "half of the events came {median:?} late or later: {late:?}");
+    gateway.stop().await;
+}
+
 #[tokio::test]
 async fn each_event_is_passed_on_before_the_next_one_exists() {
     let gates = [Gate::closed(), Gate::closed(), Gate::closed()];

@@ -128,6 +128,28 @@ pub(crate) fn adapters_keep_to_their_technology(members: &[Manifest]) -> Vec<Str
     violations
 }
 
+/// Whoever knows an adapter can go round the ports: the composition root does, and the benchmark, which times adapters by
+/// themselves.
+pub(crate) fn adapters_are_known_to_few(members: &[Manifest]) -> Vec<String> {
+    let adapters = TECHNOLOGIES.map(|(folder, _)| folder.replace("adapters/", "ai4free-"));
+    let mut violations = Vec::new();
+    for member in members.iter().filter(|member| member.folder != ".") {
+        let sections: &[&str] = match &*member.folder {
+            "benches" => &["dependencies", "build-dependencies"],
+            _ => &["dependencies", "dev-dependencies", "build-dependencies"],
+        };
+        let named = sections.iter().flat_map(|section| member.dependencies(section));
+        // A crate that depends on itself switches on a feature for its own tests.
+        let others = named.filter(|(_, value)| value.get("path").is_none());
+        violations.extend(others.filter(|(name, _)| adapters.iter().any(|adapter| adapter == name)).map(
+            |(name, _)| {
+                format!("{}/Cargo.toml: depends on {name}: adapters are for src/wiring.rs to name", member.folder)
+            },
+        ));
+    }
+    violations
+}
+
 /// Each member takes lints and dependencies from the workspace, so that there is one list of each.
 pub(crate) fn members_inherit_from_the_workspace(members: &[Manifest]) -> Vec<String> {
     let inherits = |value: &Value| value.get("workspace").and_then(Value::as_bool) == Some(true);
@@ -186,8 +208,8 @@ pub(crate) fn lock_has_one_tls(lock: &str) -> Result<Vec<String>, toml::de::Erro
 #[cfg(test)]
 mod tests {
     use super::{
-        Manifest, adapters_keep_to_their_technology, dependencies_have_a_purpose, lock_has_one_tls,
-        members_inherit_from_the_workspace, ports_stay_pure,
+        Manifest, adapters_are_known_to_few, adapters_keep_to_their_technology, dependencies_have_a_purpose,
+        lock_has_one_tls, members_inherit_from_the_workspace, ports_stay_pure,
     };
 
     fn member(folder: &str, text: &str) -> [Manifest; 1] {
@@ -214,6 +236,20 @@ mod tests {
         assert_eq!(check("adapters/sql", "reqwest"), 1);
         assert_eq!(check("adapters/unheard-of", "tracing"), 1);
         assert_eq!(check("src", "reqwest"), 0);
+    }
+
+    #[test]
+    fn an_adapter_is_for_wiring_and_for_the_parts_of_the_benchmark() {
+        let check = |folder: &str, section: &str| {
+            adapters_are_known_to_few(&member(folder, &format!("[{section}]\nai4free-local.workspace = true"))).len()
+        };
+        assert_eq!(check(".", "dependencies"), 0);
+        assert_eq!(check("benches", "dev-dependencies"), 0);
+        assert_eq!(check("benches", "dependencies"), 1);
+        assert_eq!(check("tests/prove", "dependencies"), 1);
+        assert_eq!(check("ports/contract", "dev-dependencies"), 1);
+        let itself = "[dev-dependencies]\nai4free-redis = { path = \".\", features = [\"contract\"] }";
+        assert_eq!(adapters_are_known_to_few(&member("adapters/redis", itself)).len(), 0);
     }
 
     #[test]

@@ -94,3 +94,13 @@ async fn a_body_is_collected_up_to_its_cap() {
     assert_eq!(collect(body(&["ab", "c", "de"]), 5).await.unwrap(), "abcde");
     assert_eq!(collect(body(&["ab", "c", "def"]), 5).await.unwrap_err().kind, ProviderErrorKind::Protocol);
 }
+
+/// What a request is written in two pieces for (its head, then a body that does not fit with it) would otherwise wait for the
+/// provider's late acknowledgement of the first, 40 ms.
+#[tokio::test]
+async fn connections_to_providers_send_small_pieces_at_once() {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let connected = tcp_connector().call(url.parse().unwrap()).await.unwrap();
+    assert!(connected.inner().nodelay().unwrap());
+}
