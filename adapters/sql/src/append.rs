@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use ai4free_ports::usage_ledger::{Appended, Batch};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, Insert, IntoActiveModel, QueryFilter,
-    QueryTrait,
-    sea_query::{Expr, ExprTrait, Func, OnConflict, Query},
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, IntoActiveModel, QueryFilter,
+    sea_query::{self, Expr, Func, Query},
 };
+use serde::Serialize;
 
 use crate::{
     database::Database,
@@ -15,11 +15,10 @@ use crate::{
     event_row::event_rows,
     failure::{Failure, sql_state},
     rollup::{HourlySums, LastAttempts, Sums},
+    rows::{self, OnConflict},
     spools,
 };
 
-/// Rows of one statement. Each size is one more prepared statement, so there are few, and any batch is made of them.
-const STATEMENT_ROWS: [usize; 5] = [256, 64, 16, 4, 1];
 /// `check_violation`: also what Postgres answers when no partition takes a row.
 const CHECK_VIOLATION: &str = "23514";
 /// Days in a partition, as the migration has it.
@@ -38,11 +37,24 @@ pub(crate) async fn append(database: &Database, batch: &Batch) -> Result<Appende
 }
 
 async fn append_once(database: &Database, batch: &Batch) -> Result<Appended, Failure> {
+    append_expecting(database, batch, Expected::NewEvents).await
+}
+
+/// What is in a batch. An event may have come by another spool, if that one was copied, or in another place of this one. That
+/// is rare, and to be told of each event whether it was there is dear: so nobody asks before the count is short.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    NewEvents,
+    KnownEvents,
+}
+
+async fn append_expecting(database: &Database, batch: &Batch, expected: Expected) -> Result<Appended, Failure> {
     let from = i64::try_from(batch.from).map_err(|_| Failure::Corrupt("position in a spool".into()))?;
     let mut rows = event_rows(batch, from);
     let to = from.saturating_add_unsigned(rows.len() as u64);
     // Two spools that hold the same events must insert them in one order, or they deadlock.
     rows.sort_by_key(|row| (row.day, row.request_id, row.attempt, row.kind, row.revision));
+    let last_attempts = LastAttempts::of(&rows);
 
     let transaction = database.begin_write().await?;
     let fenced = spool::Entity::update_many()
@@ -57,15 +69,21 @@ async fn append_once(database: &Database, batch: &Batch) -> Result<Appended, Fai
         transaction.commit().await?;
         return Ok(answer);
     }
-    let inserted = insert_events(&transaction, &rows).await?;
-    let new = rows.iter().filter(|row| inserted.contains(&row.spool_position));
-    let sums = Sums::of(new, &LastAttempts::of(&rows))?;
-    // Last, because other spools write to the same sums: their locks are held for as short as can be. Those that most spools
-    // share are the last of all.
-    add_sums::<usage_hour::Entity>(&transaction, sums.keys).await?;
-    add_sums::<usage_user_hour::Entity>(&transaction, sums.users).await?;
-    add_sums::<usage_provider_hour::Entity>(&transaction, sums.providers).await?;
-    add_to_budgets(&transaction, &sums.budgets).await?;
+    let sums = match expected {
+        Expected::NewEvents => {
+            let (count, sums) = (rows.len() as u64, Sums::of(&rows, &last_attempts)?);
+            if rows::insert::<usage_event::Entity>(&transaction, rows, &OnConflict::Nothing).await? < count {
+                transaction.rollback().await?;
+                return Box::pin(append_expecting(database, batch, Expected::KnownEvents)).await;
+            }
+            sums
+        }
+        Expected::KnownEvents => {
+            let inserted = insert_new(&transaction, &rows).await?;
+            Sums::of(rows.iter().filter(|row| inserted.contains(&row.spool_position)), &last_attempts)?
+        }
+    };
+    add(&transaction, sums).await?;
     transaction.commit().await?;
     Ok(Appended::Acknowledged(position(to)))
 }
@@ -76,7 +94,7 @@ async fn where_it_stands(transaction: &DatabaseTransaction, batch: &Batch) -> Re
     let registered = spool::Entity::find_by_id(batch.spool.0).one(transaction).await?;
     let Some(registered) = registered else {
         let mut register = spools::registration(transaction.get_database_backend(), batch.spool, batch.generation);
-        transaction.execute(register.on_conflict(OnConflict::new().do_nothing().to_owned())).await?;
+        transaction.execute(register.on_conflict(sea_query::OnConflict::new().do_nothing().to_owned())).await?;
         return Ok(Appended::StandsAt(0));
     };
     if registered.generation > batch.generation {
@@ -93,47 +111,35 @@ async fn where_it_stands(transaction: &DatabaseTransaction, batch: &Batch) -> Re
     Ok(Appended::StandsAt(position(registered.acknowledged)))
 }
 
-/// The positions of those that were not in the ledger yet. An event may have come by another spool, if that one was copied.
-async fn insert_events(transaction: &DatabaseTransaction, rows: &[usage_event::Model]) -> Result<HashSet<i64>, DbErr> {
-    let mut inserted = HashSet::with_capacity(rows.len());
-    for chunk in statements(rows) {
-        let mut insert = Insert::many(chunk.iter().cloned().map(IntoActiveModel::into_active_model)).into_query();
-        insert.on_conflict(OnConflict::new().do_nothing().to_owned());
-        insert.returning_col(usage_event::Column::SpoolPosition);
-        for row in transaction.query_all(&insert).await? {
-            inserted.insert(row.try_get_by_index(0)?);
-        }
-    }
-    Ok(inserted)
+/// The positions of those that were not in the ledger yet.
+async fn insert_new(transaction: &DatabaseTransaction, rows: &[usage_event::Model]) -> Result<HashSet<i64>, DbErr> {
+    let position = usage_event::Column::SpoolPosition;
+    let inserted = rows::insert_returning::<usage_event::Entity>(transaction, rows.to_vec(), position).await?;
+    inserted.into_iter().map(|row| row.try_get_by_index(0)).collect()
+}
+
+/// Last of all, because other spools write to the same sums: their locks are held for as short as can be. Those that most
+/// spools share come last.
+async fn add(transaction: &DatabaseTransaction, sums: Sums) -> Result<(), DbErr> {
+    add_sums::<usage_hour::Entity>(transaction, sums.keys).await?;
+    add_sums::<usage_user_hour::Entity>(transaction, sums.users).await?;
+    add_sums::<usage_provider_hour::Entity>(transaction, sums.providers).await?;
+    // A budget that nobody was granted anything of gets a row as well: what is charged to it counts.
+    let add = OnConflict::Add {
+        key: &[budget_window::Column::Scope, budget_window::Column::Win, budget_window::Column::Holder],
+        columns: &[budget_window::Column::SettledMicro, budget_window::Column::SettledRest],
+    };
+    rows::insert::<budget_window::Entity>(transaction, sums.budgets, &add).await?;
+    Ok(())
 }
 
 async fn add_sums<E>(transaction: &DatabaseTransaction, sums: Vec<E::Model>) -> Result<(), DbErr>
 where
     E: HourlySums,
-    E::Model: IntoActiveModel<E::ActiveModel>,
+    E::Model: IntoActiveModel<E::ActiveModel> + Serialize,
 {
-    let mut add = OnConflict::columns(E::key_columns());
-    for column in E::count_columns() {
-        add.value(column, Expr::col((E::default(), column)).add(Expr::col(("excluded", column))));
-    }
-    for chunk in statements(&sums) {
-        let mut insert = Insert::many(chunk.iter().cloned().map(IntoActiveModel::into_active_model)).into_query();
-        transaction.execute(insert.on_conflict(add.clone())).await?;
-    }
-    Ok(())
-}
-
-/// A budget that nobody was granted anything of has a row as well: what is charged to it counts.
-async fn add_to_budgets(transaction: &DatabaseTransaction, sums: &[budget_window::Model]) -> Result<(), DbErr> {
-    let mut add =
-        OnConflict::columns([budget_window::Column::Scope, budget_window::Column::Win, budget_window::Column::Holder]);
-    for column in [budget_window::Column::SettledMicro, budget_window::Column::SettledRest] {
-        add.value(column, Expr::col((budget_window::Entity, column)).add(Expr::col(("excluded", column))));
-    }
-    for chunk in statements(sums) {
-        let mut insert = Insert::many(chunk.iter().cloned().map(IntoActiveModel::into_active_model)).into_query();
-        transaction.execute(insert.on_conflict(add.clone())).await?;
-    }
+    let add = OnConflict::Add { key: &E::key_columns(), columns: &E::count_columns() };
+    rows::insert::<E>(transaction, sums, &add).await?;
     Ok(())
 }
 
@@ -147,17 +153,6 @@ async fn ensure_partitions(database: &Database, batch: &Batch) -> Result<(), DbE
         database.writer.execute(&ensure).await?;
     }
     Ok(())
-}
-
-/// Cuts rows into the sizes of [`STATEMENT_ROWS`].
-fn statements<T>(rows: &[T]) -> impl Iterator<Item = &[T]> {
-    let mut rest = rows;
-    std::iter::from_fn(move || {
-        let size = STATEMENT_ROWS.into_iter().find(|size| *size <= rest.len())?;
-        let (chunk, remaining) = rest.split_at_checked(size)?;
-        rest = remaining;
-        Some(chunk)
-    })
 }
 
 fn position(stored: i64) -> u64 {

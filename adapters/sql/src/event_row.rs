@@ -17,10 +17,17 @@ use crate::{entity::usage_event, failure::Failure, spending};
 
 /// The rows of a batch, in the order of their positions.
 pub(crate) fn event_rows(batch: &Batch, from: i64) -> Vec<usage_event::Model> {
-    batch.events.iter().zip(from..).map(|(event, position)| event_row(event, batch, position)).collect()
+    let mut last = (&[][..], String::new());
+    let rows = batch.events.iter().zip(from..).map(|(event, position)| {
+        if event.spending != last.0 {
+            last = (&event.spending, spending::to_text(&event.spending));
+        }
+        event_row(event, batch, position, last.1.clone())
+    });
+    rows.collect()
 }
 
-fn event_row(event: &UsageEvent, batch: &Batch, position: i64) -> usage_event::Model {
+fn event_row(event: &UsageEvent, batch: &Batch, position: i64, spending: String) -> usage_event::Model {
     usage_event::Model {
         day: event.request.day(),
         request_id: event.request.0,
@@ -52,7 +59,7 @@ fn event_row(event: &UsageEvent, batch: &Batch, position: i64) -> usage_event::M
         price_version: event.price_version.map(i64::from),
         cost_pico: event.cost.0,
         provider_cost_pico: event.provider_cost.map(|cost| cost.0),
-        spending: spending::to_text(&event.spending),
+        spending,
     }
 }
 

@@ -1,7 +1,8 @@
 //! Keys and the ledger in SQL: Postgres and SQLite through the same entities, queries and migrations.
 //!
 //! [`connect`] and [`migrate`], then [`SqlKeyStore`] and [`SqlUsageLedger`] over the same [`Database`]; [`expire`] once a day.
-//! Values are always bound, and there is no SQL text here: queries are made with sea-orm's builders.
+//! Values are always bound, and queries are made with sea-orm's builders: what inserts the ledger's rows, `rows`, is all the SQL
+//! text that there is.
 
 mod append;
 mod database;
@@ -19,6 +20,7 @@ mod limiter_mode;
 mod reports;
 mod retention;
 mod rollup;
+mod rows;
 mod schema;
 mod shares;
 mod spending;

@@ -96,7 +96,8 @@ impl Sums {
         let mut keys = BTreeMap::<_, Counts>::new();
         let mut users = BTreeMap::<_, Counts>::new();
         let mut providers = BTreeMap::<_, Counts>::new();
-        let mut budgets = BTreeMap::<_, Limbs>::new();
+        // By the column that names the budgets, and only then by budget: few columns differ.
+        let mut spent = BTreeMap::<_, Limbs>::new();
         for row in rows {
             let counts = Counts::of(row, last_attempts.is_last(row));
             let (hour, model) = (hour_of(row.admitted_at), row.model.as_str());
@@ -106,8 +107,12 @@ impl Sums {
             keys.entry((row.key_id.as_str(), hour, model)).or_default().add(&counts);
             users.entry((user, hour, model)).or_default().add(&counts);
             providers.entry((hour, provider, credential, model)).or_default().add(&counts);
-            for Spending { scope, window, holder } in spending::parse(&row.spending)? {
-                budgets.entry((scope.to_text(), window.0, holder.to_string())).or_default().add(counts.cost);
+            spent.entry(row.spending.as_str()).or_default().add(counts.cost);
+        }
+        let mut budgets = BTreeMap::<_, Limbs>::new();
+        for (column, cost) in spent {
+            for Spending { scope, window, holder } in spending::parse(column)? {
+                budgets.entry((scope.to_text(), window.0, holder.to_string())).or_default().add(cost);
             }
         }
         let keys = keys.into_iter().map(|((key, hour, model), counts)| usage_hour::Model {
