@@ -76,8 +76,8 @@ fn reserve_and_settle(bencher: Bencher<'_, '_>) {
     let holder = Holder::Process { spool: SpoolId(Uuid::nil()), generation: 1 };
     let limiter = MemoryRateLimiter::new(clock, Arc::new(OnceLock::from(holder)));
     for scope in scopes() {
-        let (window, granted, elsewhere) = (MoneyWindow::TOTAL, BUDGET, PicoUsdSum::default());
-        let grant = Grant { scope, window, holder, granted, elsewhere, is_final: true };
+        let (window, granted, none) = (MoneyWindow::TOTAL, BUDGET, PicoUsdSum::default());
+        let grant = Grant { scope, window, holder, granted, elsewhere: none, settled_elsewhere: none, is_final: true };
         limiter.grant(&grant).now_or_never().unwrap().unwrap();
     }
     let claims = claims();
