@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{Promise, Stage};
+use super::{Company, Promise, Stage};
 use crate::{
     findings::Findings,
     load::{self, Lane, Order, Sent},
@@ -17,7 +17,7 @@ use crate::{
 pub(super) const PROMISE: Promise = Promise {
     id: "P6",
     title: "a journal that is full refuses with 503 and never drops: nothing is served that is not accounted",
-    mostly_waits: false,
+    company: Company::None,
     prove: |stage| prove(stage).boxed_local(),
 };
 

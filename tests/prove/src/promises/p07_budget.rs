@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{Promise, Stage};
+use super::{Company, Promise, Stage};
 use crate::{
     budget::{self, COST, USD, spent, usd},
     findings::Findings,
@@ -23,7 +23,7 @@ use crate::{
 pub(super) const PROMISE: Promise = Promise {
     id: "P7",
     title: "a budget is never overspent, and is spent to the last request that fits",
-    mostly_waits: false,
+    company: Company::None,
     prove: |stage| prove(stage).boxed_local(),
 };
 
