@@ -63,6 +63,8 @@ pub(crate) struct Sent {
     pub(crate) retry_after: Option<u64>,
     /// Limits were held without the store that all replicas share.
     pub(crate) is_degraded: bool,
+    /// It says that it may have no row.
+    pub(crate) is_unmetered: bool,
     /// Everything arrived, to the last byte.
     pub(crate) complete: bool,
     /// Why not.
@@ -280,6 +282,7 @@ impl Sent {
             code: String::new(),
             retry_after: None,
             is_degraded: false,
+            is_unmetered: false,
             complete: false,
             failure: None,
         }
@@ -294,7 +297,9 @@ impl Sent {
         self.status = Some(reply.status);
         self.request_id = reply.header("x-request-id").map(str::to_owned);
         self.retry_after = reply.retry_after();
-        self.is_degraded = reply.header("x-ai4free-degraded").is_some();
+        let degraded = reply.header("x-ai4free-degraded").unwrap_or_default();
+        self.is_degraded = degraded.contains("limits");
+        self.is_unmetered = degraded.contains("accounting");
         self.complete = reply.status == 200 && (!self.order.is_stream || reply.is_done());
         if !self.complete {
             self.code = reply.code();

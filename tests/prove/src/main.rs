@@ -21,14 +21,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{FutureExt, future::join_all};
+use futures_util::{
+    FutureExt,
+    future::{join, join_all},
+};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     findings::Findings,
     options::{Options, Tier},
-    promises::{Promise, Stage},
+    promises::{Company, Promise, Stage},
     rig::Services,
 };
 
@@ -54,22 +57,35 @@ async fn main() -> ExitCode {
     }
 }
 
-/// First those that measure or load the machine, one after the other; then, at once, those that mostly wait.
+/// First those that measure or load the machine, one after the other; then, at once, those that mostly wait. Those that wait for
+/// nothing that is measured begin with the first.
 async fn prove_all(options: &Options) -> bool {
-    let (waiting, working): (Vec<&Promise>, Vec<&Promise>) =
-        options.promises.iter().copied().partition(|promise| promise.mostly_waits);
-    let mut all_hold = true;
-    if !working.is_empty() {
-        let mut services = Services::start(options.seed).await;
-        for promise in working {
-            all_hold &= prove(promise, options, &mut services).await;
+    let of = |company: Company| options.promises.iter().copied().filter(move |promise| promise.company == company);
+    let first = async {
+        let mut all_hold = true;
+        let mut services = None;
+        for promise in of(Company::None) {
+            let services = match &mut services {
+                Some(services) => services,
+                none => none.insert(Services::start(options.seed).await),
+            };
+            all_hold &= prove(promise, options, services).await;
         }
-    }
-    let waiting = waiting.into_iter().map(|promise| async move {
-        let mut services = Services::start(options.seed).await;
-        prove(promise, options, &mut services).await
-    });
-    join_all(waiting).await.into_iter().all(|holds| holds) && all_hold
+        drop(services);
+        prove_together(of(Company::Patient).collect(), options).await && all_hold
+    };
+    let (first, meanwhile) = join(first, prove_together(of(Company::Everybody).collect(), options)).await;
+    first && meanwhile
+}
+
+/// None of them begins while others still start their servers: that is work.
+async fn prove_together(promises: Vec<&Promise>, options: &Options) -> bool {
+    let services = join_all(promises.iter().map(|_| Services::start(options.seed))).await;
+    let proofs = promises
+        .into_iter()
+        .zip(services)
+        .map(|(promise, mut services)| async move { prove(promise, options, &mut services).await });
+    join_all(proofs).await.into_iter().all(|holds| holds)
 }
 
 async fn prove(promise: &Promise, options: &Options, services: &mut Services) -> bool {

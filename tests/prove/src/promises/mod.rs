@@ -31,9 +31,19 @@ use crate::{
 pub(crate) struct Promise {
     pub(crate) id: &'static str,
     pub(crate) title: &'static str,
-    /// It neither loads the machine nor minds who does: it runs beside others.
-    pub(crate) mostly_waits: bool,
+    pub(crate) company: Company,
     pub(crate) prove: fn(Stage<'_>) -> LocalBoxFuture<'_, Findings>,
+}
+
+/// What else may run meanwhile, with servers of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Company {
+    /// It measures how long something takes, or loads the machine: nothing that does either.
+    None,
+    /// It waits most of the time, and minds who loads the machine: others like it.
+    Patient,
+    /// It waits most of the time, for nothing that is measured: whatever else there is to prove.
+    Everybody,
 }
 
 /// In the order in which they are proven.

@@ -6,7 +6,7 @@ use futures_util::{FutureExt, future::join_all};
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{Promise, Stage};
+use super::{Company, Promise, Stage};
 use crate::{
     findings::Findings,
     load::{self, Lane, Order},
@@ -22,7 +22,7 @@ use crate::{
 pub(super) const PROMISE: Promise = Promise {
     id: "P2",
     title: "kill -9 loses no charge and doubles none; what a client has is charged exactly",
-    mostly_waits: false,
+    company: Company::None,
     prove: |stage| prove(stage).boxed_local(),
 };
 
@@ -69,9 +69,7 @@ async fn prove(stage: Stage<'_>) -> Findings {
     reconciliation.each_call_is_charged_once(&mut findings);
     reconciliation.complete_ones_are_exact(&mut findings);
     check_the_interrupted(&reconciliation.requests, &kills, &mut findings);
-    for difference in ledger::differences(&mut rig.session().await).await {
-        findings.violation(difference);
-    }
+    rig.check_ledger(&mut findings).await;
     findings.exactly("panics", 0, rig.finish().await as i128);
     findings
 }

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{Promise, Stage};
+use super::{Company, Promise, Stage};
 use crate::{
     findings::Findings,
     load::{self, Lane, Order, Sent},
@@ -19,14 +19,13 @@ use crate::{
         client::{Reply, Request},
         dice::Dice,
         gateway::{Gateway, Key, drained},
-        ledger,
     },
 };
 
 pub(super) const PROMISE: Promise = Promise {
     id: "P4",
     title: "while Postgres is away, keys that are known are served; usage waits on disk and nothing is lost",
-    mostly_waits: false,
+    company: Company::None,
     prove: |stage| prove(stage).boxed_local(),
 };
 
@@ -65,9 +64,7 @@ async fn prove(stage: Stage<'_>) -> Findings {
     let reconciliation = Reconciliation::of(load::journal(&lanes), &rig.upstream.journal, &events);
     reconciliation.each_call_is_charged_once(&mut findings);
     reconciliation.complete_ones_are_exact(&mut findings);
-    for difference in ledger::differences(&mut rig.session().await).await {
-        findings.violation(difference);
-    }
+    rig.check_ledger(&mut findings).await;
     findings.exactly("panics", 0, rig.finish().await as i128);
     findings
 }

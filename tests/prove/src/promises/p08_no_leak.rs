@@ -6,7 +6,7 @@ use futures_util::{FutureExt, future::join_all};
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{Promise, Stage};
+use super::{Company, Promise, Stage};
 use crate::{
     findings::Findings,
     load::{self, Lane, Order, Sent},
@@ -23,7 +23,7 @@ use crate::{
 pub(super) const PROMISE: Promise = Promise {
     id: "P8",
     title: "no reservation is lost: however requests end, what was not charged can be spent again",
-    mostly_waits: false,
+    company: Company::None,
     prove: |stage| prove(stage).boxed_local(),
 };
 
@@ -39,7 +39,7 @@ const FREE_AGAIN: Duration = Duration::from_secs(60);
 
 async fn prove(stage: Stage<'_>) -> Findings {
     let mut findings = Findings::default();
-    let (rounds, dice) = (stage.count(1, 6), stage.dice());
+    let (rounds, dice) = (stage.count(1, 3), stage.dice());
     let builder = stage.services.rig().replicas(2);
     let builder =
         builder.set("AI4FREE__TIMEOUTS__IDLE_SECONDS", IDLE).set("AI4FREE__TIMEOUTS__FIRST_BYTE_SECONDS", IDLE);

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{Promise, Stage};
+use super::{Company, Promise, Stage};
 use crate::{
     findings::Findings,
     load::{self, Lane, Order, Sent},
@@ -21,7 +21,7 @@ use crate::{
 pub(super) const PROMISE: Promise = Promise {
     id: "P10",
     title: "a request limit is exact over replicas: no interval of 60 s holds more, a burst admits exactly that many",
-    mostly_waits: false,
+    company: Company::Patient,
     prove: |stage| prove(stage).boxed_local(),
 };
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use serde_json::json;
 
-use super::{Promise, Stage};
+use super::{Company, Promise, Stage};
 use crate::{
     findings::Findings,
     load::{self, Lane, Order},
@@ -19,7 +19,7 @@ use crate::{
 pub(super) const PROMISE: Promise = Promise {
     id: "P11",
     title: "a token limit holds over replicas, refuses nobody while there is room, and says when a request never fits",
-    mostly_waits: false,
+    company: Company::None,
     prove: |stage| prove(stage).boxed_local(),
 };
 
@@ -39,7 +39,7 @@ const SETTLED: Duration = Duration::from_millis(50);
 
 async fn prove(stage: Stage<'_>) -> Findings {
     let mut findings = Findings::default();
-    let (rounds, dice) = (stage.count(1, 3), stage.dice());
+    let (rounds, dice) = (stage.count(1, 2), stage.dice());
     let rig = stage.services.rig().replicas(2).toml(SETTINGS).start().await;
     let mut unused_at_worst = 0;
     for round in 0..rounds {

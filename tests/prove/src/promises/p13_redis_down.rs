@@ -1,12 +1,15 @@
 //! Redis hangs, dies, can't be reached or refuses to write, under load over two replicas; each limit does what it was told to.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
 use futures_util::{FutureExt, future::join_all};
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{Promise, Stage};
+use super::{Company, Promise, Stage};
 use crate::{
     budget::{self, COST, usd},
     findings::{Findings, percentile},
@@ -23,7 +26,7 @@ use crate::{
 pub(super) const PROMISE: Promise = Promise {
     id: "P13",
     title: "while Redis is away, limits are closed, shared out or open, as configured, and nothing waits for it",
-    mostly_waits: false,
+    company: Company::None,
     prove: |stage| prove(stage).boxed_local(),
 };
 
@@ -98,9 +101,9 @@ async fn prove(stage: Stage<'_>) -> Findings {
     let mut findings = Findings::default();
     let (dice, is_full) = (stage.dice(), stage.is_full());
     let (faults, seconds) = if is_full {
-        (Fault::ALL.to_vec(), stage.count(3, 10))
+        (Fault::ALL.to_vec(), stage.count(3, 6))
     } else {
-        (vec![Fault::Hangs, Fault::Dies, Fault::ScriptFlush], stage.count(3, 10))
+        (vec![Fault::Hangs, Fault::Dies, Fault::ScriptFlush], stage.count(3, 6))
     };
     let mut rig = stage.services.rig().replicas(2).toml(SETTINGS).start().await;
     let seconds = seconds.max(3);
@@ -125,7 +128,18 @@ async fn endure(rig: &mut Rig<'_>, fault: Fault, duration: Duration, dice: &Dice
     load::warm(&mut always).await;
     let began = Instant::now() + BEFORE;
     let (broken, end) = (began + Duration::from_millis(100), began + duration);
-    let load = tokio::spawn(drive(always, dice.clone(), end + RECOVERED + Duration::from_millis(500)));
+    let healed = Arc::<OnceLock<Instant>>::default();
+    let load = tokio::spawn({
+        let (dice, healed, end) = (dice.clone(), healed.clone(), end + RECOVERED + Duration::from_millis(500));
+        async move {
+            load::drive_paced(always, &dice, PAUSE, move |_, lane| {
+                let is_back =
+                    |healed: &Instant| lane.journal.last().is_some_and(|sent| sent.complete && sent.started >= *healed);
+                (Instant::now() < end && !healed.get().is_some_and(is_back)).then(|| Order::plain(CHEAP))
+            })
+            .await
+        }
+    });
     let noise = Noise::at(rig.gateways[0].address);
     sleep(began.saturating_duration_since(Instant::now())).await;
     begin(rig, fault).await;
@@ -142,7 +156,7 @@ async fn endure(rig: &mut Rig<'_>, fault: Fault, duration: Duration, dice: &Dice
         Some(both)
     };
     heal(rig, fault).await;
-    let healed = Instant::now();
+    let healed = *healed.get_or_init(Instant::now);
     let always = load.await.unwrap();
     findings.figure(&name("noise_ms"), u64::try_from(noise.worst().as_millis()).unwrap());
     let of_key = |index: usize| load::journal(&always[2 * index..2 * index + 2]);

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use futures_util::FutureExt;
 
-use super::{Promise, Stage, p10_request_limit};
+use super::{Company, Promise, Stage, p10_request_limit};
 use crate::{findings::Findings, rig::gateway::Launcher};
 
 pub(super) const PROMISE: Promise = Promise {
     id: "P15",
     title: "limits hold while the replicas' clocks differ by 10 s",
-    mostly_waits: false,
+    company: Company::Patient,
     prove: |stage| prove(stage).boxed_local(),
 };
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::{FutureExt, future::join_all};
 use serde_json::json;
 
-use super::{Promise, Stage};
+use super::{Company, Promise, Stage};
 use crate::{
     findings::{Findings, percentile},
     load::{self, Lane, Order, Sent},
@@ -24,7 +24,7 @@ use crate::{
 pub(super) const PROMISE: Promise = Promise {
     id: "P20",
     title: "a client that leaves ends its upstream call at once, and pays for what had come",
-    mostly_waits: false,
+    company: Company::None,
     prove: |stage| prove(stage).boxed_local(),
 };
 

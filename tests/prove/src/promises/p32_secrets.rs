@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
-use super::{Promise, Stage};
+use super::{Company, Promise, Stage};
 use crate::{
     findings::Findings,
     load::{Lane, Order},
@@ -24,7 +24,7 @@ use crate::{
 pub(super) const PROMISE: Promise = Promise {
     id: "P32",
     title: "no secret and no prompt is in a log (TRACE), metric, error, journal, Redis or database",
-    mostly_waits: false,
+    company: Company::None,
     prove: |stage| prove(stage).boxed_local(),
 };
 

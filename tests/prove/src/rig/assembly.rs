@@ -13,7 +13,7 @@ use super::{
     redis::Redis,
     sql::Session,
 };
-use crate::upstream::Upstream;
+use crate::{findings::Findings, upstream::Upstream};
 
 /// Texts that must not turn up anywhere.
 #[derive(Clone, Debug)]
@@ -210,6 +210,15 @@ impl Rig<'_> {
             drained(gateway).await;
         }
         ledger::events(&mut self.session().await).await
+    }
+
+    /// What of the ledger contradicts itself, once all replicas have brought their events.
+    pub(crate) async fn check_ledger(&self, findings: &mut Findings) {
+        let mut session = self.session().await;
+        let differences = ledger::differences(&mut session).await;
+        findings.exactly("differences_between_rows_and_sums", 0, differences.len() as i128);
+        differences.into_iter().for_each(|difference| findings.violation(difference));
+        findings.figure("numbers_without_a_row", ledger::empty_numbers(&mut session).await);
     }
 
     /// Stops everything and drops the database; returns how often a gateway panicked.
