@@ -35,31 +35,41 @@ async fn streamed(reply: Reply) -> (Gateway, Key, Vec<u8>) {
     (gateway, key, response.body)
 }
 
-/// A client acknowledges a small piece 40 ms late if it has nothing to say itself. With Nagle's algorithm on its side of the
-/// connection the gateway would keep the next piece until then, as soon as the kernel no longer acknowledges at once, which it
-/// does for the first sixteen.
+/// A client that has just sent something acknowledges the next small piece 40 ms later, in the hope of a reply to send along.
+/// With Nagle's algorithm on the gateway's side of the connection, a second small piece would wait for that, once a stream. So
+/// nearly every stream of a gateway without TCP_NODELAY has an event that is late; a busy machine delays some of them.
 #[tokio::test]
 async fn a_small_event_does_not_wait_for_the_acknowledgement_of_the_one_before() {
-    const EVENTS: usize = 60;
+    const STREAMS: usize = 20;
+    const EVENTS: usize = 6;
     let gate = Gate::closed();
     let words: Vec<String> = (0..EVENTS).map(|number| format!("word {number}.")).collect();
-    let paced = words.iter().fold(Reply::stream().piece(&role()), |reply, word| reply.wait(&gate).piece(&chunk(word)));
+    let paced = words.iter().fold(Reply::stream(), |reply, word| reply.wait(&gate).piece(&chunk(word)));
     let upstream = MockUpstream::always(paced.piece(&(finish("stop") + DONE)).end()).await;
     let gateway = Gateway::before(&upstream).await;
     let key = gateway.key().await;
-    let mut exchange = gateway.open(&ask(&key)).await;
-    exchange.until("assistant").await;
-    let mut late = Vec::new();
-    for word in &words {
-        let written = Instant::now();
+    let mut connection = gateway.connect().await;
+    let mut latest = Vec::new();
+    for _ in 0..STREAMS {
+        connection = ask(&key).start_on(connection).await;
         gate.open();
-        exchange.until(word).await;
-        late.push(written.elapsed());
+        let mut exchange = connection.head().await;
+        exchange.until(&words[0]).await;
+        let mut late = Duration::ZERO;
+        for word in &words[1..] {
+            let written = Instant::now();
+            gate.open();
+            exchange.until(word).await;
+            late = late.max(written.elapsed());
+        }
+        exchange.until(DONE).await;
+        assert_eq!(exchange.piece().await, b"");
+        connection = exchange.into_connection();
+        latest.push(late);
     }
-    assert!(exchange.whole().await.text().ends_with(DONE));
-    late.sort();
-    let median = late[EVENTS / 2];
-    assert!(median < Duration::from_millis(20), "half of the events came {median:?} late or later: {late:?}");
+    latest.sort();
+    let quick = latest[STREAMS / 4];
+    assert!(quick < Duration::from_millis(20), "most streams have an event that is late: {latest:?}");
     gateway.stop().await;
 }
 

@@ -72,7 +72,12 @@ impl Request {
 
     /// Only sends.
     pub(crate) async fn start(&self, address: SocketAddr) -> Connection {
-        let mut connection = Connection::to(address).await;
+        self.start_on(Connection::to(address).await).await
+    }
+
+    /// Only sends, on a connection whose last response has ended.
+    pub(crate) async fn start_on(&self, mut connection: Connection) -> Connection {
+        let address = connection.stream.peer_addr().unwrap();
         connection.write(&self.bytes(address)).await;
         connection
     }
