@@ -17,7 +17,7 @@ use http::{
     header::{CONTENT_TYPE, RETRY_AFTER},
 };
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 
 use crate::{
     aggregate::aggregate,
@@ -29,7 +29,7 @@ use crate::{
     outgoing::{Outgoing, refused, wants_audio},
     raw_reply,
     sse::{self, Opened},
-    transport::{self, MAX_WHOLE_REPLY, UpstreamClient},
+    transport::{self, MAX_WHOLE_REPLY, PooledBody, UpstreamClient},
 };
 
 /// Of an error's body, what is read: the rest is dropped with the connection.
@@ -187,7 +187,7 @@ impl HttpProvider {
         raw_reply::completion(call.id, &call.request, &call.edits.model, self.clock.now(), body)
     }
 
-    pub(crate) async fn post(&self, call: &Call, outgoing: Outgoing) -> Result<Response<Incoming>, ProviderError> {
+    pub(crate) async fn post(&self, call: &Call, outgoing: Outgoing) -> Result<Response<PooledBody>, ProviderError> {
         let mut request = Request::new(outgoing.body.into());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.endpoint.url(call.request.operation, &call.edits.model)?;
