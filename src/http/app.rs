@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     marker::PhantomData,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use ai4free_ports::{dialect::Dialect, provider_settings::Secret};
@@ -99,13 +99,12 @@ impl Surface {
             KeysApi { keys: self.keys },
             HealthApi { readiness: self.readiness },
         );
-        let service = service(apis);
         let mut routes = Route::new();
         if self.docs {
-            routes = with_docs(routes, &service.spec(), service.swagger_ui_html());
+            routes = with_docs(routes);
         }
         let routes = routes
-            .nest("/", service)
+            .nest("/", service(apis))
             .data(state)
             .catch_all_error(error::from_framework)
             .with(CatchPanic::new().with_handler(|_| ApiError::internal().into_response()));
@@ -142,10 +141,14 @@ impl App {
 /// The specification as it is served and committed: `openapi/openapi.json`.
 #[must_use]
 pub fn specification() -> String {
-    type Apis = (ChatApi, ImagesApi, ModelsApi, UsageApi, UptimeApi, KeysApi, HealthApi);
-    let mut spec = service(Documented::<Apis>(PhantomData)).spec();
+    let mut spec = documentation().spec();
     spec.push('\n');
     spec
+}
+
+fn documentation() -> OpenApiService<impl OpenApi, ()> {
+    type Apis = (ChatApi, ImagesApi, ModelsApi, UsageApi, UptimeApi, KeysApi, HealthApi);
+    service(Documented::<Apis>(PhantomData))
 }
 
 /// APIs by their documentation alone: the specification needs none of their parts.
@@ -173,12 +176,13 @@ fn service<T: OpenApi + 'static>(apis: T) -> OpenApiService<T, ()> {
         .server("/")
 }
 
-/// Swagger UI with everything it needs inside the page: a browser makes no request to anywhere else.
-fn with_docs(routes: Route, spec: &str, page: String) -> Route {
+/// Swagger UI with everything it needs inside the page: a browser makes no request to anywhere else. Made when it is first
+/// asked for, which most processes never are: it takes megabytes.
+fn with_docs(routes: Route) -> Route {
     const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; \
                           connect-src 'self'; frame-ancestors 'none'; base-uri 'none'";
-    let spec = format!("{spec}\n");
-    let page = bytes::Bytes::from(page);
+    let page = LazyLock::new(|| bytes::Bytes::from(documentation().swagger_ui_html()));
+    let spec = LazyLock::new(|| bytes::Bytes::from(specification()));
     let docs = make_sync(move |_| {
         let response = Response::builder().content_type("text/html; charset=utf-8");
         response.header(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)).body(page.clone())
