@@ -56,14 +56,18 @@ impl Turnstile {
         if self.stalled.load(Ordering::Relaxed) {
             return None;
         }
-        let since = self.clock.monotonic();
-        let mut spins = 0_u32;
-        while self.clock.monotonic().saturating_sub(since) < PATIENCE {
+        for _ in 0..SPINS {
+            std::hint::spin_loop();
             if let Some(state) = self.look() {
                 return Some(state);
             }
-            spins = spins.saturating_add(1);
-            if spins < SPINS { std::hint::spin_loop() } else { std::thread::sleep(NAP) }
+        }
+        let since = self.clock.monotonic();
+        while self.clock.monotonic().saturating_sub(since) < PATIENCE {
+            std::thread::sleep(NAP);
+            if let Some(state) = self.look() {
+                return Some(state);
+            }
         }
         if !self.stalled.swap(true, Ordering::Relaxed) {
             tracing::error!("the disk of the usage journal is stalled: requests are refused until it answers");
