@@ -36,6 +36,11 @@ pub trait KeyStore: Send + Sync {
     /// An unreachable store MUST be an error, never `None`: our outage is not the client's wrong key.
     async fn find(&self, id: &KeyId) -> Result<Option<Arc<StoredKey>>, StoreError>;
 
+    /// What [`KeyStore::find`] would answer from memory. `None`: it has to be asked.
+    fn remembered(&self, _id: &KeyId) -> Option<Arc<StoredKey>> {
+        None
+    }
+
     /// # Errors
     /// [`StoreError::Conflict`] if the id exists.
     async fn create(&self, key: &StoredKey) -> Result<(), StoreError>;

@@ -70,11 +70,11 @@ impl Authentication {
     pub async fn authenticate(&self, token: Option<&str>) -> Result<Principal, Failure> {
         let token = token.ok_or(Failure::Unauthenticated(AuthenticationProblem::Missing))?;
         let presented = ApiKey::parse(token).ok_or(Failure::Unauthenticated(AuthenticationProblem::Malformed))?;
-        let stored = self.keys.find(&presented.id()).await.map_err(|error| {
-            tracing::warn!(error = &error as &dyn std::error::Error, "key look-up failed");
-            Failure::of_key_store(&error)
-        })?;
-        let stored = stored.ok_or(Failure::Unauthenticated(AuthenticationProblem::Unknown))?;
+        let id = presented.id();
+        let stored = match self.keys.remembered(&id) {
+            Some(stored) => stored,
+            None => self.look_up(&id).await?,
+        };
         let now = self.clock.now();
         let known = stored
             .secrets
@@ -95,5 +95,13 @@ impl Authentication {
             tracing::debug!(error = &error as &dyn std::error::Error, "the use of a key was not noted");
         }
         Ok(Principal { key: stored })
+    }
+
+    async fn look_up(&self, id: &KeyId) -> Result<Arc<StoredKey>, Failure> {
+        let found = self.keys.find(id).await.map_err(|error| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "key look-up failed");
+            Failure::of_key_store(&error)
+        })?;
+        found.ok_or(Failure::Unauthenticated(AuthenticationProblem::Unknown))
     }
 }

@@ -14,6 +14,7 @@ use crate::application::{
     inference::{Accepted, Inbound, Inference},
 };
 
+#[derive(Clone)]
 pub struct Images {
     pub inference: Arc<Inference>,
 }

@@ -181,7 +181,8 @@ impl Reading {
         let now = self.meter.monotonic();
         self.meter.waited_upstream(now.saturating_sub(self.left_at));
         let polled = self.poll_frame(now, context);
-        self.left_at = self.meter.monotonic();
+        // Where nothing came, nothing was done either: it need not be asked what time it is.
+        self.left_at = if polled.is_ready() { self.meter.monotonic() } else { now };
         polled
     }
 

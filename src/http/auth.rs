@@ -1,11 +1,10 @@
 //! Who is asking, read from the request's head before its body.
 
-use std::{marker::PhantomData, sync::Arc};
+use std::marker::PhantomData;
 
-use ai4free_ports::{provider_settings::Secret, request::Operation};
 use poem::{
     Request, RequestBody, Result,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
 };
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
@@ -14,12 +13,8 @@ use poem_openapi::{
 use subtle::ConstantTimeEq;
 
 use crate::{
-    application::{
-        authentication::{Authentication, Principal},
-        failure::Failure,
-        observation::Refusals,
-    },
-    http::{context::RequestContext, error::ApiError, payload, throttle::Throttle},
+    application::authentication::Principal,
+    http::{context::RequestContext, direct, error::ApiError, payload, state::AppState},
 };
 
 const KEY_SCHEME: &str = "ApiKey";
@@ -55,29 +50,16 @@ impl<'a> ApiExtractor<'a> for KeyAuth {
     }
 
     async fn from_request(request: &'a Request, body: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
-        let authentication = request.data::<Arc<Authentication>>().ok_or_else(ApiError::internal)?;
-        match authentication.authenticate(bearer(request)).await {
+        let (state, context) = (AppState::of(request)?, RequestContext::of(request)?);
+        let operation = direct::operation(request.original_uri().path());
+        match state.authenticate(request.headers(), operation, &context).await {
             Ok(principal) => Ok(Self(principal)),
-            Err(failure) => {
-                observe_refusal(request, &failure)?;
-                payload::discard(request, body).await;
-                Err(ApiError::from(failure).into())
+            Err(error) => {
+                payload::discard(&state.body_limits, request.headers(), payload::taken(body)).await;
+                Err(error.into())
             }
         }
     }
-}
-
-/// The request log has a line for every request to a model, also for those that nobody answers for.
-fn observe_refusal(request: &Request, failure: &Failure) -> Result<(), ApiError> {
-    let operation = match request.original_uri().path() {
-        "/v1/chat/completions" => Operation::Chat,
-        "/v1/images/generations" => Operation::ImageGeneration,
-        _ => return Ok(()),
-    };
-    let refusals = request.data::<Arc<Refusals>>().ok_or_else(ApiError::internal)?;
-    let context = RequestContext::of(request)?;
-    refusals.observe(context.id, operation, context.arrived, failure);
-    Ok(())
 }
 
 impl<'a> ApiExtractor<'a> for OptionalKeyAuth {
@@ -102,7 +84,7 @@ impl<'a> ApiExtractor<'a> for OptionalKeyAuth {
         if !request.headers().contains_key(header::AUTHORIZATION) {
             return Ok(Self(None));
         }
-        Ok(Self(Some(authenticate(request, bearer(request)).await?)))
+        Ok(Self(Some(authenticate(request, bearer(request.headers())).await?)))
     }
 }
 
@@ -162,20 +144,18 @@ impl SystemAuthOrBody {
 
 /// Checks a key that came in a body (the old form of `/v1/usage`).
 pub(super) async fn authenticate(request: &Request, token: Option<&str>) -> Result<Principal, ApiError> {
-    let authentication = request.data::<Arc<Authentication>>().ok_or_else(ApiError::internal)?;
-    Ok(authentication.authenticate(token).await?)
+    Ok(AppState::of(request)?.authentication.authenticate(token).await?)
 }
 
 /// The credential of an `Authorization: Bearer` header; the scheme's name in any case.
-pub(super) fn bearer(request: &Request) -> Option<&str> {
-    let (scheme, token) = request.header(header::AUTHORIZATION)?.split_once(' ')?;
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 fn check_secret(request: &Request, presented: Option<&str>) -> Result<(), ApiError> {
-    let expected = request.data::<Secret>().ok_or_else(ApiError::internal)?;
-    let throttle = request.data::<Arc<Throttle>>().ok_or_else(ApiError::internal)?;
-    let context = RequestContext::of(request)?;
+    let (state, context) = (AppState::of(request)?, RequestContext::of(request)?);
+    let (expected, throttle) = (&state.system_secret, &state.throttle);
     if let Err(wait) = throttle.check(context.peer, context.arrived) {
         let message = "Too many attempts with a wrong system secret.";
         return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, message)

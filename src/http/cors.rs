@@ -5,9 +5,11 @@ use poem::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
 };
 
-const EXPOSED: &str = "x-request-id, retry-after, x-ai4free-limit-scope, x-ai4free-degraded, \
+static EXPOSED: HeaderValue = HeaderValue::from_static(
+    "x-request-id, retry-after, x-ai4free-limit-scope, x-ai4free-degraded, \
                        x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, \
-                       x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens";
+                       x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens",
+);
 
 /// Which origins a browser may call from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,12 +52,11 @@ pub(super) fn allowed(origins: &Origins, path: &str, headers: &HeaderMap) -> Opt
     }
 }
 
-pub(super) fn mark(response: &mut Response, origin: Option<HeaderValue>) {
+pub(super) fn mark(headers: &mut HeaderMap, origin: Option<HeaderValue>) {
     let Some(origin) = origin else { return };
-    let headers = response.headers_mut();
     if origin != "*" {
         headers.append(header::VARY, HeaderValue::from_static("origin"));
     }
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED.clone());
 }

@@ -269,7 +269,7 @@ fn limit_reached(limit: &LimitReached) -> ApiError {
         limit.reserved,
         limit.standing.remaining,
         limit.requested,
-        limit_headers::go_duration(limit.retry_after),
+        limit_headers::GoDuration(limit.retry_after),
     );
     let mut error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, message).code("rate_limit_exceeded");
     error.kind = if limit.kind == LimitKind::Tokens { "tokens" } else { "requests" };

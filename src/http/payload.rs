@@ -1,9 +1,9 @@
 //! Bodies: read with a limit and a deadline, documented with a schema, kept as the bytes that came.
 
-use std::{borrow::Cow, marker::PhantomData, time::Duration};
+use std::{borrow::Cow, io, marker::PhantomData, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::TryStreamExt;
+use http_body_util::{BodyExt, combinators::BoxBody};
 use poem::{
     Body, IntoResponse, Request, RequestBody, Response, Result,
     http::{HeaderMap, StatusCode, header},
@@ -16,9 +16,13 @@ use poem_openapi::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::http::error::{ApiError, shortened};
+use crate::http::{
+    error::{ApiError, shortened},
+    sse,
+    state::AppState,
+};
 
-/// What the server allows of a body; put into the app's data by wiring.
+/// What the server allows of a body.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimits {
     pub bytes: usize,
@@ -61,11 +65,9 @@ impl<'a, T: Type> ApiExtractor<'a> for RawJson<T> {
     }
 
     async fn from_request(request: &'a Request, body: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
-        if let Err(error) = check_content_type(request.headers()) {
-            discard(request, body).await;
-            return Err(error.into());
-        }
-        Ok(Self { bytes: read(request, body, usize::MAX).await?, schema: PhantomData })
+        let limits = &AppState::of(request)?.body_limits;
+        let bytes = read_json(limits, request.headers(), taken(body)).await?;
+        Ok(Self { bytes, schema: PhantomData })
     }
 }
 
@@ -101,7 +103,8 @@ impl<'a, T: Type> ApiExtractor<'a> for OptionalJson<T> {
     }
 
     async fn from_request(request: &'a Request, body: &mut RequestBody, _: ExtractParamOptions<()>) -> Result<Self> {
-        let bytes = read(request, body, MOST_OPTIONAL_BYTES).await?;
+        let limits = &AppState::of(request)?.body_limits;
+        let bytes = read(limits, request.headers(), taken(body), MOST_OPTIONAL_BYTES).await?;
         if !bytes.is_empty() {
             check_content_type(request.headers())?;
         }
@@ -142,11 +145,9 @@ impl<T: Type> Payload for RawSse<T> {
 
 impl<T: Send> IntoResponse for RawSse<T> {
     fn into_response(self) -> Response {
-        Response::builder()
-            .content_type("text/event-stream")
-            .header(header::CACHE_CONTROL, "no-cache")
-            .header("x-accel-buffering", "no")
-            .body(self.body)
+        let mut response = Response::builder().content_type("text/event-stream").body(self.body);
+        response.headers_mut().extend(sse::headers());
+        response
     }
 }
 
@@ -191,16 +192,29 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
+/// A whole body that says that it is JSON.
+pub(super) async fn read_json<B>(limits: &BodyLimits, headers: &HeaderMap, body: B) -> Result<Bytes, ApiError>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+{
+    if let Err(error) = check_content_type(headers) {
+        discard(limits, headers, body).await;
+        return Err(error);
+    }
+    read(limits, headers, body, usize::MAX).await
+}
+
 /// The only place that reads a request's body.
-async fn read(request: &Request, body: &mut RequestBody, most: usize) -> Result<Bytes, ApiError> {
-    let limits = *request.data::<BodyLimits>().ok_or_else(ApiError::internal)?;
+async fn read<B>(limits: &BodyLimits, headers: &HeaderMap, body: B, most: usize) -> Result<Bytes, ApiError>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+{
     let most = most.min(limits.bytes);
-    if request.headers().contains_key(header::CONTENT_ENCODING) {
+    if headers.contains_key(header::CONTENT_ENCODING) {
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Compressed bodies are not supported."));
     }
-    let declared = request.headers().get(header::CONTENT_LENGTH);
+    let declared = headers.get(header::CONTENT_LENGTH);
     let declared = declared.and_then(|value| value.to_str().ok()).and_then(|value| value.parse::<usize>().ok());
-    let Ok(body) = body.take() else { return Ok(Bytes::new()) };
     let collected = tokio::time::timeout(limits.timeout, collect(body, declared.unwrap_or(0), most)).await;
     match collected {
         Ok(result) => result,
@@ -208,51 +222,65 @@ async fn read(request: &Request, body: &mut RequestBody, most: usize) -> Result<
     }
 }
 
-async fn collect(body: Body, declared: usize, most: usize) -> Result<Bytes, ApiError> {
+async fn collect<B>(mut body: B, declared: usize, most: usize) -> Result<Bytes, ApiError>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+{
     let broken = |_| ApiError::new(StatusCode::BAD_REQUEST, "The body of the request broke off.");
-    let mut chunks = Box::pin(body.into_bytes_stream());
     if declared > most {
-        return Err(too_large(chunks, most).await);
+        return Err(too_large(body, most).await);
     }
-    let Some(first) = chunks.try_next().await.map_err(broken)? else { return Ok(Bytes::new()) };
+    let Some(first) = next(&mut body).await.transpose().map_err(broken)? else { return Ok(Bytes::new()) };
     if first.len() == declared && declared > 0 {
         return Ok(first);
     }
     let mut whole = BytesMut::with_capacity(declared.max(first.len()));
-    let mut next = Some(first);
-    while let Some(chunk) = next {
-        if whole.len() + chunk.len() > most {
-            return Err(too_large(chunks, most).await);
+    let mut chunk = Some(first);
+    while let Some(bytes) = chunk {
+        if whole.len() + bytes.len() > most {
+            return Err(too_large(body, most).await);
         }
-        whole.extend_from_slice(&chunk);
-        next = chunks.try_next().await.map_err(broken)?;
+        whole.extend_from_slice(&bytes);
+        chunk = next(&mut body).await.transpose().map_err(broken)?;
     }
     Ok(whole.freeze())
 }
 
 /// Reads, and drops, the body of a request that is refused for its head.
-pub(super) async fn discard(request: &Request, body: &mut RequestBody) {
+pub(super) async fn discard<B>(limits: &BodyLimits, headers: &HeaderMap, body: B)
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+{
     // A client that asks before it sends is told no.
-    if request.headers().contains_key(header::EXPECT) {
+    if headers.contains_key(header::EXPECT) {
         return;
     }
-    let (Some(limits), Ok(body)) = (request.data::<BodyLimits>(), body.take()) else { return };
-    let rest = read_on(Box::pin(body.into_bytes_stream()), limits.bytes);
-    let _in_time = tokio::time::timeout(limits.timeout, rest).await;
+    let _in_time = tokio::time::timeout(limits.timeout, read_on(body, limits.bytes)).await;
 }
 
-async fn too_large(chunks: impl TryStreamExt<Ok = Bytes> + Unpin, most: usize) -> ApiError {
-    read_on(chunks, most.saturating_mul(4)).await;
+async fn too_large<B: hyper::body::Body<Data = Bytes> + Unpin>(body: B, most: usize) -> ApiError {
+    read_on(body, most.saturating_mul(4)).await;
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, format!("The body of the request is larger than {most} bytes."))
 }
 
 /// A client that is still sending would meet a reset instead of the answer.
-async fn read_on(mut chunks: impl TryStreamExt<Ok = Bytes> + Unpin, most: usize) {
+async fn read_on<B: hyper::body::Body<Data = Bytes> + Unpin>(mut body: B, most: usize) {
     let mut left = most;
-    while let Ok(Some(chunk)) = chunks.try_next().await {
+    while let Some(Ok(chunk)) = next(&mut body).await {
         let Some(rest) = left.checked_sub(chunk.len()) else { break };
         left = rest;
     }
+}
+
+/// The next bytes. Trailers are none.
+async fn next<B: hyper::body::Body<Data = Bytes> + Unpin>(body: &mut B) -> Option<Result<Bytes, B::Error>> {
+    let frame = body.frame().await?;
+    Some(frame.map(|frame| frame.into_data().unwrap_or_default()))
+}
+
+/// Nothing, if it was read before.
+pub(super) fn taken(body: &mut RequestBody) -> BoxBody<Bytes, io::Error> {
+    body.take().unwrap_or_default().into()
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {

@@ -6,6 +6,7 @@
 
 use std::{
     convert::Infallible,
+    fmt::Write,
     io,
     net::SocketAddr,
     sync::{
@@ -15,26 +16,27 @@ use std::{
     time::Duration,
 };
 
-use ai4free_ports::runtime::{Clock, IdSource};
+use ai4free_ports::{
+    request::RequestId,
+    runtime::{Clock, IdSource},
+};
+use bytes::BytesMut;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
 };
-use poem::{
-    Addr, Endpoint, Request, Response,
-    endpoint::BoxEndpoint,
-    http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header, uri::Scheme},
-    web::{LocalAddr, RemoteAddr},
-};
+use poem::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::http::{
+    app::App,
     client_io::{ClientIo, FirstHead},
     context::RequestContext,
     error::ApiError,
+    reply_body::ReplyBody,
 };
 
 /// Head of a request: bytes, and number of lines.
@@ -42,11 +44,11 @@ const MOST_HEAD_BYTES: usize = 64 * 1024;
 const MOST_HEADERS: usize = 64;
 /// Accepting failed, most likely for want of file descriptors.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
+/// `req_` and 32 digits.
+const LENGTH_OF_ID: usize = 36;
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// After the drain's deadline, for the cut streams to say so.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// What a listener serves.
-pub type App = Arc<BoxEndpoint<'static, Response>>;
 
 #[derive(Clone, Copy, Debug)]
 pub struct ServerLimits {
@@ -62,7 +64,7 @@ pub struct ServerLimits {
 }
 
 pub struct Server {
-    pub app: App,
+    pub app: Arc<App>,
     pub limits: ServerLimits,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<dyn IdSource>,
@@ -74,7 +76,13 @@ impl Server {
     /// The same limits for another application.
     #[must_use]
     pub fn alike(&self, app: App) -> Self {
-        Self { app, limits: self.limits, clock: self.clock.clone(), ids: self.ids.clone(), cut: self.cut.clone() }
+        Self {
+            app: Arc::new(app),
+            limits: self.limits,
+            clock: self.clock.clone(),
+            ids: self.ids.clone(),
+            cut: self.cut.clone(),
+        }
     }
 
     /// Serves until `stop` is cancelled, then lets open responses end, at most for the drain.
@@ -145,11 +153,11 @@ impl Server {
         mut request: hyper::Request<Incoming>,
         local: SocketAddr,
         peer: SocketAddr,
-    ) -> hyper::Response<poem_body::BoxedBody> {
+    ) -> hyper::Response<ReplyBody> {
         let id = self.ids.request_id();
         let arrived = self.clock.monotonic();
         let mut response = match check_head(&request) {
-            Err(error) => poem::IntoResponse::into_response(error),
+            Err(error) => hyper::Response::from(poem::IntoResponse::into_response(error)).map(ReplyBody::Framework),
             Ok(()) => {
                 encode_model_path(request.uri_mut());
                 // Costs nothing while no trace is exported. The query is left out: an old client may put anything there.
@@ -161,27 +169,22 @@ impl Server {
                     request = %id,
                     http.response.status_code = tracing::field::Empty,
                 );
-                request.extensions_mut().insert(RequestContext { id, arrived, peer: peer.ip() });
-                let local = LocalAddr(Addr::SocketAddr(local));
-                let remote = RemoteAddr(Addr::SocketAddr(peer));
-                let request = Request::from((request, local, remote, Scheme::HTTP));
-                let response = self.app.get_response(request).instrument(span.clone()).await;
+                let context = RequestContext { id, arrived, peer: peer.ip() };
+                let response = self.app.respond(request, context, local, peer).instrument(span.clone()).await;
                 span.record("http.response.status_code", response.status().as_u16());
                 response
             }
         };
-        if let Ok(id) = HeaderValue::try_from(id.to_string()) {
-            response.headers_mut().insert(HeaderName::from_static("x-request-id"), id);
-        }
-        hyper::Response::from(response)
+        response.headers_mut().insert(REQUEST_ID, header_value(id));
+        response
     }
 }
 
-/// The body type of a poem response once it is hyper's.
-mod poem_body {
-    use bytes::Bytes;
-
-    pub(super) type BoxedBody = http_body_util::combinators::BoxBody<Bytes, std::io::Error>;
+fn header_value(id: RequestId) -> HeaderValue {
+    let mut text = BytesMut::with_capacity(LENGTH_OF_ID);
+    // Bytes that grow take any text, and an id is ASCII.
+    let _ = write!(text, "{id}");
+    HeaderValue::from_maybe_shared(text.freeze()).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 async fn accept(

@@ -16,6 +16,7 @@ use ai4free_ports::{
 };
 use bytes::Bytes;
 use futures_core::Stream;
+use poem::http::{HeaderName, HeaderValue, header};
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -24,6 +25,13 @@ use crate::http::error;
 /// Silence after which a comment is sent, so that no proxy on the way takes the connection for dead.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(15);
 const KEEP_ALIVE: &[u8] = b": keepalive\n\n";
+
+/// Nothing on the way may keep events or hold them back.
+pub(super) fn headers() -> [(HeaderName, HeaderValue); 2] {
+    const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+    let value = HeaderValue::from_static;
+    [(header::CACHE_CONTROL, value("no-cache")), (ACCEL_BUFFERING, value("no"))]
+}
 
 pub(super) struct SseStream {
     frames: Option<FrameStream>,

@@ -34,11 +34,16 @@ where
 {
     let filter = EnvFilter::try_new(level)
         .map_err(|error| InvalidSetting { setting: "telemetry.level", problem: error.to_string() })?;
-    let muted = muted(level, filter.max_level_hint());
+    let most_verbose = filter.max_level_hint();
+    let muted = muted(level, most_verbose);
     let is_muted = move |target: &str| muted.iter().any(|muted| target.starts_with(muted));
-    let filter = filter.and(filter_fn(move |metadata: &Metadata<'_>| {
-        !metadata.is_span() && (*metadata.level() == Level::ERROR || !is_muted(metadata.target()))
-    }));
+    let most_verbose = most_verbose.unwrap_or(LevelFilter::TRACE);
+    let events = filter_fn(move |metadata: &Metadata<'_>| {
+        let is_wanted = metadata.is_event() && *metadata.level() <= most_verbose;
+        is_wanted && (*metadata.level() == Level::ERROR || !is_muted(metadata.target()))
+    });
+    // Without the hint of both, every disabled event and span of every crate would be asked about one by one.
+    let filter = filter.and(events.with_max_level_hint(most_verbose));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let as_json = match format {
         LogFormat::Auto => !on_terminal,

@@ -208,8 +208,13 @@ impl Gateway {
             cut: cut.clone(),
         };
         let keys = keys(store);
-        let server =
-            Server { app: surface.into_app(), limits: server_limits(settings), clock: clock.clone(), ids, cut };
+        let server = Server {
+            app: Arc::new(surface.into_app()),
+            limits: server_limits(settings),
+            clock: clock.clone(),
+            ids,
+            cut,
+        };
         let admin = settings.admin.listen.map(|_| {
             let metrics = telemetry.metrics.clone();
             admin::app(Arc::new(move || metrics.render()))

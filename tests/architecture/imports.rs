@@ -42,7 +42,7 @@ const BOUNDARIES: &[Boundary] = &[
         reason: "Redis is one way of keeping limits, behind the RateLimiter port",
     },
     Boundary {
-        names: &["hyper_rustls", "hyper_util::client"],
+        names: &["hyper::client", "hyper_rustls", "hyper_util::client"],
         homes: &[
             "adapters/providers/src/transport.rs",
             "adapters/providers/src/transport/",

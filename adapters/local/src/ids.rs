@@ -1,5 +1,5 @@
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -15,17 +15,22 @@ use uuid::Builder;
 /// ids in a millisecond borrow from the next one.
 pub struct UuidV7Ids {
     clock: Arc<dyn Clock>,
-    random: Arc<dyn SecretSource>,
+    random: Mutex<Drawn>,
     /// Milliseconds since the epoch and the counter, as they stand in the last id.
     last: AtomicU64,
 }
 
 const COUNTER_BITS: u32 = 12;
+/// Random bytes of one id.
+const DRAW: usize = 8;
+/// Ids whose random bytes are drawn at once: a system call for each would cost more than all the rest of it.
+const DRAWN_AT_ONCE: usize = 128;
 
 impl UuidV7Ids {
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, random: Arc<dyn SecretSource>) -> Self {
-        Self { clock, random, last: AtomicU64::new(0) }
+        let random = Drawn { source: random, bytes: [0; DRAW * DRAWN_AT_ONCE], left: 0 };
+        Self { clock, random: Mutex::new(random), last: AtomicU64::new(0) }
     }
 
     /// Milliseconds and counter of the next id.
@@ -41,13 +46,30 @@ impl UuidV7Ids {
 impl IdSource for UuidV7Ids {
     fn request_id(&self) -> RequestId {
         let time_and_counter = self.advance();
+        let counter = u16::try_from(time_and_counter & ((1 << COUNTER_BITS) - 1)).unwrap_or(0).to_be_bytes();
+        let random = self.random.lock().unwrap_or_else(PoisonError::into_inner).next();
         let mut bytes = [0_u8; 10];
-        self.random.fill(&mut bytes);
-        let counter = u16::try_from(time_and_counter & ((1 << COUNTER_BITS) - 1)).unwrap_or(0);
-        if let Some(head) = bytes.first_chunk_mut() {
-            *head = counter.to_be_bytes();
-        }
+        bytes.iter_mut().zip(counter.into_iter().chain(random)).for_each(|(byte, new)| *byte = new);
         RequestId(Builder::from_unix_timestamp_millis(time_and_counter >> COUNTER_BITS, &bytes).into_uuid())
+    }
+}
+
+/// Random bytes that no id has yet.
+struct Drawn {
+    source: Arc<dyn SecretSource>,
+    bytes: [u8; DRAW * DRAWN_AT_ONCE],
+    left: usize,
+}
+
+impl Drawn {
+    fn next(&mut self) -> [u8; DRAW] {
+        if self.left == 0 {
+            self.source.fill(&mut self.bytes);
+            self.left = DRAWN_AT_ONCE;
+        }
+        self.left -= 1;
+        let fresh = self.bytes.get(self.left * DRAW..).and_then(<[u8]>::first_chunk);
+        fresh.copied().unwrap_or_default()
     }
 }
 

@@ -72,6 +72,10 @@ impl Credentials {
         &self.infos
     }
 
+    pub(crate) fn headers(&self) -> &[Option<(HeaderName, HeaderValue)>] {
+        &self.headers
+    }
+
     pub(crate) fn header(&self, credential: usize) -> Option<(HeaderName, HeaderValue)> {
         self.headers.get(credential).cloned().flatten()
     }

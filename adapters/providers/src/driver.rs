@@ -17,19 +17,19 @@ use http::{
     header::{CONTENT_TYPE, RETRY_AFTER},
 };
 use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 
 use crate::{
     aggregate::aggregate,
     credentials::Credentials,
-    endpoint::Endpoint,
+    endpoint::{Endpoint, Heads},
     frames::{BodyStream, ByteLane, CrossingLane, Frames},
     images::Images,
     one_shot,
     outgoing::{Outgoing, refused, wants_audio},
     raw_reply,
     sse::{self, Opened},
-    transport::{self, MAX_WHOLE_REPLY, UpstreamClient},
+    transport::{self, MAX_WHOLE_REPLY, PooledBody, UpstreamClient},
 };
 
 /// Of an error's body, what is read: the rest is dropped with the connection.
@@ -49,6 +49,8 @@ pub(crate) struct HttpProvider {
     pub(crate) lane: LaneChoice,
     pub(crate) endpoint: Endpoint,
     pub(crate) credentials: Credentials,
+    /// One for each credential.
+    pub(crate) heads: Vec<Heads>,
     pub(crate) quirks: Quirks,
     pub(crate) images: Option<Images>,
     pub(crate) client: UpstreamClient,
@@ -185,11 +187,12 @@ impl HttpProvider {
         raw_reply::completion(call.id, &call.request, &call.edits.model, self.clock.now(), body)
     }
 
-    pub(crate) async fn post(&self, call: &Call, outgoing: Outgoing) -> Result<Response<Incoming>, ProviderError> {
+    pub(crate) async fn post(&self, call: &Call, outgoing: Outgoing) -> Result<Response<PooledBody>, ProviderError> {
         let mut request = Request::new(outgoing.body.into());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.endpoint.url(call.request.operation, &call.edits.model)?;
-        *request.headers_mut() = self.endpoint.headers(outgoing.is_stream, self.credentials.header(call.credential));
+        let heads = self.heads.get(call.credential);
+        *request.headers_mut() = heads.map(|heads| heads.of(outgoing.is_stream).clone()).unwrap_or_default();
         self.successful(self.client.send(request).await?).await
     }
 
@@ -234,8 +237,9 @@ pub(crate) fn whole(body: Bytes, mut facts: Facts) -> Reply {
 }
 
 fn is_json<B>(response: &Response<B>) -> bool {
-    let content_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    content_type.is_some_and(|text| text.trim_start().to_ascii_lowercase().starts_with("application/json"))
+    const JSON: &[u8] = b"application/json";
+    let content_type = response.headers().get(CONTENT_TYPE).map(|value| value.as_bytes().trim_ascii_start());
+    content_type.and_then(|text| text.get(..JSON.len())).is_some_and(|text| text.eq_ignore_ascii_case(JSON))
 }
 
 /// What can be had of an error's body: that it breaks off must not hide the error itself.

@@ -8,7 +8,7 @@ use ai4free_ports::{
 };
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri,
-    header::{ACCEPT, CONTENT_TYPE, USER_AGENT},
+    header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT},
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
@@ -36,6 +36,19 @@ pub(crate) struct Endpoint {
     /// Nothing of a client's own headers is ever among them.
     headers: HeaderMap,
     content_type: HeaderValue,
+    host: HeaderValue,
+}
+
+/// The headers of a request with a body to the provider itself, without and with a stream as its answer.
+pub(crate) struct Heads {
+    whole: HeaderMap,
+    stream: HeaderMap,
+}
+
+impl Heads {
+    pub(crate) fn of(&self, is_stream: bool) -> &HeaderMap {
+        if is_stream { &self.stream } else { &self.whole }
+    }
 }
 
 enum Urls {
@@ -68,6 +81,7 @@ impl Endpoint {
         Ok(Self {
             urls,
             headers: configured_headers(settings)?,
+            host: host(&base).ok_or_else(|| BuildError::new("base_url", "has no host"))?,
             content_type: HeaderValue::from_str(content_type)
                 .map_err(|_| BuildError::new("quirks.content_type", "is not a header value"))?,
         })
@@ -98,6 +112,16 @@ impl Endpoint {
         with_credential(headers, credential)
     }
 
+    /// Made once for each credential: every request has them, and they are copied faster than they are made.
+    pub(crate) fn heads(&self, credential: Option<&(HeaderName, HeaderValue)>) -> Heads {
+        let head = |is_stream| {
+            let mut head = self.headers(is_stream, credential.cloned());
+            head.insert(HOST, self.host.clone());
+            head
+        };
+        Heads { whole: head(false), stream: head(true) }
+    }
+
     /// The headers of a request for an image's bytes.
     pub(crate) fn headers_without_body(&self, credential: Option<(HeaderName, HeaderValue)>) -> HeaderMap {
         with_credential(self.headers.clone(), credential)
@@ -121,6 +145,12 @@ pub(crate) fn configured_url(text: &str, field: &'static str) -> Result<Url, Bui
 /// One segment of a path, whatever is in the text. `None` for those that a URL would resolve away.
 pub(crate) fn path_segment(text: &str) -> Option<String> {
     (!matches!(text, "" | "." | "..")).then(|| utf8_percent_encode(text, SEGMENT).to_string())
+}
+
+fn host(url: &Url) -> Option<HeaderValue> {
+    let host = url.host_str()?;
+    let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    HeaderValue::try_from(host).ok()
 }
 
 fn uri(text: &str, field: &'static str) -> Result<Uri, BuildError> {
@@ -198,6 +228,22 @@ mod tests {
         );
         let endpoint = Endpoint::new(&settings("https://r.openai.azure.com", azure())).unwrap();
         assert!(endpoint.url(Operation::Chat, "..").is_err());
+    }
+
+    #[test]
+    fn a_request_names_its_host_as_the_url_does() {
+        let host = |base_url| {
+            let endpoint = Endpoint::new(&settings(base_url, EndpointStyle::Paths)).unwrap();
+            endpoint.heads(None).of(true).get(HOST).unwrap().to_str().unwrap().to_owned()
+        };
+        for (base_url, written) in [
+            ("http://h:1/v1", "h:1"),
+            ("https://API.example.com/v1", "api.example.com"),
+            ("https://h:443/", "h"),
+            ("http://[::1]:8080/v1", "[::1]:8080"),
+        ] {
+            assert_eq!(host(base_url), written);
+        }
     }
 
     #[test]

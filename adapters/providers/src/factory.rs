@@ -48,11 +48,14 @@ fn with_lane(
 ) -> Result<Arc<dyn LlmProvider>, BuildError> {
     let dialect = dialects::by_name(&settings.dialect)
         .ok_or_else(|| BuildError::new("dialect", "is not the name of a dialect"))?;
+    let endpoint = Endpoint::new(settings)?;
+    let credentials = Credentials::new(settings, clock.clone())?;
     let provider = HttpProvider {
         dialect,
         lane,
-        endpoint: Endpoint::new(settings)?,
-        credentials: Credentials::new(settings, clock.clone())?,
+        heads: credentials.headers().iter().map(|header| endpoint.heads(header.as_ref())).collect(),
+        endpoint,
+        credentials,
         quirks: settings.quirks.clone(),
         images: settings.images.as_ref().map(|style| Images::new(style, settings)).transpose()?,
         client: UpstreamClient::new(transport, settings.timeouts.connect),

@@ -1,7 +1,7 @@
 //! The only upstream HTTP of the gateway: no proxies, no redirects, no decompression, one address policy, one TLS set-up.
 //!
-//! Two clients, because a request that stays in one protocol is most of the traffic: hyper-util's pool carries it at about
-//! two thirds of the CPU that reqwest takes; reqwest is under the SSE client of the crossing lane and under downloads.
+//! Two clients, because a request that stays in one protocol is most of the traffic: a pool of our own around hyper carries it
+//! at about half of the CPU that reqwest takes; reqwest is under the SSE client of the crossing lane and under downloads.
 
 use std::{
     error::Error,
@@ -19,12 +19,9 @@ use ai4free_ports::{
 };
 use bytes::Bytes;
 use http::{Request, Response, Uri};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client as PooledClient, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
+use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::sync::OnceCell;
 use tower_service::Service;
 
@@ -33,20 +30,24 @@ use crate::{
     request_body::RequestBody,
 };
 
+mod pool;
+
+pub(crate) use self::pool::PooledBody;
+use self::pool::{NotAnswered, Pool};
+
 /// Sent as `user-agent`.
 pub(crate) const USER_AGENT: &str = concat!("ai4free/", env!("CARGO_PKG_VERSION"));
 
 /// Cap on a reply that is read whole, in bytes.
 pub(crate) const MAX_WHOLE_REPLY: usize = 32 << 20;
 
-/// Idle connections are closed before common load balancers close them (60 s): a request written into a connection that is
-/// just being closed is lost, and is not sent again.
+/// Of reqwest's: as [`Pool`] has them.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 const POOL_MAX_IDLE_PER_HOST: usize = 256;
 
 type Connector = HttpConnector<PolicyResolver>;
-type PlainClient = PooledClient<ConnectTimeout<Connector>, RequestBody>;
-type SecureClient = PooledClient<ConnectTimeout<HttpsConnector<Connector>>, RequestBody>;
+type PlainPool = Pool<ConnectTimeout<Connector>>;
+type SecurePool = Pool<ConnectTimeout<HttpsConnector<Connector>>>;
 
 /// What all upstreams share: the TLS set-up. Trust roots are loaded when the first https upstream is called.
 #[derive(Default)]
@@ -70,8 +71,8 @@ impl Transport {
 pub(crate) struct UpstreamClient {
     transport: Arc<Transport>,
     connect_timeout: Duration,
-    plain: PlainClient,
-    secure: OnceCell<SecureClient>,
+    plain: PlainPool,
+    secure: OnceCell<SecurePool>,
     plain_reqwest: OnceCell<reqwest::Client>,
     secure_reqwest: OnceCell<reqwest::Client>,
     download: OnceCell<reqwest::Client>,
@@ -83,7 +84,7 @@ impl UpstreamClient {
         Self {
             transport,
             connect_timeout,
-            plain: pooled(connector),
+            plain: Pool::new(connector),
             secure: OnceCell::new(),
             plain_reqwest: OnceCell::new(),
             secure_reqwest: OnceCell::new(),
@@ -92,18 +93,15 @@ impl UpstreamClient {
     }
 
     /// Sends a request once. Resolves at the response's head; dropping the future or the body closes the connection.
-    pub(crate) async fn send(&self, request: Request<RequestBody>) -> Result<Response<Incoming>, ProviderError> {
+    pub(crate) async fn send(&self, request: Request<RequestBody>) -> Result<Response<PooledBody>, ProviderError> {
         let sent = request.body().sent();
         let response = if is_https(request.uri()) {
-            let client = self.secure.get_or_try_init(|| self.secure_client()).await;
-            client.map_err(not_connected)?.request(request).await
+            let pool = self.secure.get_or_try_init(|| self.secure_pool()).await;
+            pool.map_err(not_connected)?.send(request).await
         } else {
-            self.plain.request(request).await
+            self.plain.send(request).await
         };
-        response.map_err(|error| {
-            let was_sent = sent.get() && !error.is_connect();
-            transport_error(error, was_sent)
-        })
+        response.map_err(|NotAnswered { source, is_connected }| transport_error(source, is_connected && sent.get()))
     }
 
     /// The client under the crossing lane's SSE client.
@@ -130,14 +128,14 @@ impl UpstreamClient {
         client.get(url).send().await.map_err(reqwest_error)
     }
 
-    async fn secure_client(&self) -> Result<SecureClient, Source> {
+    async fn secure_pool(&self) -> Result<SecurePool, Source> {
         let tls = self.transport.tls().await?;
         let https = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_only()
             .enable_http1()
             .wrap_connector(tcp_connector());
-        Ok(pooled(ConnectTimeout { inner: https, limit: self.connect_timeout }))
+        Ok(Pool::new(ConnectTimeout { inner: https, limit: self.connect_timeout }))
     }
 
     fn reqwest_client(&self, tls: rustls::ClientConfig, policy: AddressPolicy) -> Result<reqwest::Client, Source> {
@@ -177,6 +175,9 @@ where
             return Err(too_large());
         }
         pieces.0.push(data);
+        if body.is_end_stream() {
+            break;
+        }
     }
     Ok(pieces.into_bytes())
 }
@@ -223,19 +224,6 @@ fn tcp_connector() -> Connector {
     connector.set_nodelay(true);
     connector.enforce_http(false);
     connector
-}
-
-fn pooled<C>(connector: C) -> PooledClient<C, RequestBody>
-where
-    C: Clone + hyper_util::client::legacy::connect::Connect,
-{
-    // `retry_canceled_requests` stays on: it concerns requests that were handed back whole by a connection that closed
-    // before it took them, so nothing is ever sent twice.
-    PooledClient::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-        .pool_max_idle_per_host(POOL_MAX_IDLE_PER_HOST)
-        .build(connector)
 }
 
 /// The machine's trust roots; Mozilla's where it has none (an image built from nothing).

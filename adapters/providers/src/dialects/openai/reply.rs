@@ -29,7 +29,7 @@ pub(super) fn inspect(operation: Operation, body: &[u8]) -> Result<Facts, Provid
     {
         return Err(error);
     }
-    let reported = serde_json::from_slice::<Envelope<'_>>(body).map_err(unreadable)?.read();
+    let reported = Envelope { usage: reply.usage, x_groq: reply.x_groq }.read();
     let mut facts = Facts { usage: reported.usage, provider_cost: reported.cost, done: true, ..Facts::default() };
     match operation {
         Operation::Chat => {
@@ -88,6 +88,8 @@ struct Inspected<'a> {
     error: Option<&'a RawValue>,
     #[serde(borrow)]
     object: Option<&'a RawValue>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
     #[serde(borrow)]
     x_groq: Option<&'a RawValue>,
     #[serde(borrow)]

@@ -31,11 +31,10 @@ struct Splice<'a> {
 
 impl Splice<'_> {
     fn set_model(&mut self, request: &InboundRequest, edits: &Edits) {
-        let name = quoted(&edits.model);
         match &request.view.model_span {
             Some(_) if request.view.model == edits.model => {}
-            Some(span) => self.changes.push((span.clone(), name.into())),
-            None => self.add_member("model", &name),
+            Some(span) => self.changes.push((span.clone(), quoted(&edits.model).into())),
+            None => self.add_member("model", &quoted(&edits.model)),
         }
     }
 

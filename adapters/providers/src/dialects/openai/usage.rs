@@ -16,9 +16,9 @@ use serde_json::{Value, json, value::RawValue};
 #[derive(Default, Deserialize)]
 pub(super) struct Envelope<'a> {
     #[serde(borrow)]
-    usage: Option<&'a RawValue>,
+    pub(super) usage: Option<&'a RawValue>,
     #[serde(borrow)]
-    x_groq: Option<&'a RawValue>,
+    pub(super) x_groq: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -58,7 +58,7 @@ impl Envelope<'_> {
         let Some(written) = self.usage.filter(|usage| usage.get() != "null").or_else(in_groq) else {
             return Reported::default();
         };
-        let usage = serde_json::from_str(written.get()).ok().and_then(|usage| tokens(&usage));
+        let usage = Counts::read(written.get()).and_then(|counts| counts.tokens());
         let cost = serde_json::from_str::<Cost<'_>>(written.get()).ok().and_then(|cost| cost.read());
         Reported { usage, cost }
     }
@@ -73,43 +73,105 @@ impl Cost<'_> {
     }
 }
 
-const TOTALS: [&str; 5] = ["prompt_tokens", "input_tokens", "completion_tokens", "output_tokens", "total_tokens"];
+/// The members of a usage object that count, each as it is written.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Counts {
+    prompt_tokens: Value,
+    completion_tokens: Value,
+    /// Images name them input and output.
+    input_tokens: Value,
+    output_tokens: Value,
+    total_tokens: Value,
+    prompt_cache_hit_tokens: Value,
+    prompt_tokens_details: Option<PromptDetails>,
+    completion_tokens_details: Option<CompletionDetails>,
+}
 
-/// `None` when nothing is counted, or something that can't be. An explicit zero is a count.
-pub(super) fn tokens(usage: &Value) -> Option<TokenUsage> {
-    if TOTALS.iter().any(|name| is_nonsense(usage, name)) {
-        return None;
-    }
-    // Images name them input and output.
-    let prompt = count(usage, &["prompt_tokens"]).or_else(|| count(usage, &["input_tokens"]));
-    let completion = count(usage, &["completion_tokens"]).or_else(|| count(usage, &["output_tokens"]));
-    let total = count(usage, &["total_tokens"]);
-    if prompt.is_none() && completion.is_none() && total.is_none() {
-        return None;
-    }
-    let prompt = prompt.unwrap_or_else(|| total.unwrap_or(0).saturating_sub(completion.unwrap_or(0)));
-    let completion = completion.unwrap_or_else(|| total.unwrap_or(0).saturating_sub(prompt));
-    let detail = |path: &[&str]| count(usage, path).unwrap_or(0);
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct PromptDetails {
+    cached_tokens: Value,
+    cache_write_tokens: Value,
+    audio_tokens: Value,
+}
 
-    let mut input = prompt;
-    let cached = count(usage, &["prompt_tokens_details", "cached_tokens"]);
-    let cached = cached.unwrap_or_else(|| detail(&["prompt_cache_hit_tokens"]));
-    let cache_read = take(&mut input, cached);
-    let cache_write = take(&mut input, detail(&["prompt_tokens_details", "cache_write_tokens"]));
-    let audio_in = take(&mut input, detail(&["prompt_tokens_details", "audio_tokens"]));
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct CompletionDetails {
+    reasoning_tokens: Value,
+    audio_tokens: Value,
+}
 
-    let mut output = completion;
-    let reasoning = detail(&["completion_tokens_details", "reasoning_tokens"]);
-    let stands_beside = reasoning > 0
-        && total.is_some_and(|total| {
-            prompt.checked_add(completion).and_then(|sum| sum.checked_add(reasoning)) == Some(total)
-        });
-    if stands_beside {
-        output = output.saturating_add(reasoning);
+impl Counts {
+    /// Every reply has one, so no tree of it is built unless it is odd: a member twice, or details that are no object.
+    fn read(written: &str) -> Option<Self> {
+        if !written.starts_with('{') {
+            return None;
+        }
+        let odd = || serde_json::from_str(written).map(|tree| Self::of_tree(&tree));
+        serde_json::from_str(written).or_else(|_| odd()).ok()
     }
-    let reasoning = take(&mut output, reasoning);
-    let audio_out = take(&mut output, detail(&["completion_tokens_details", "audio_tokens"]));
-    Some(TokenUsage { input, cache_read, cache_write, output, reasoning, audio_in, audio_out, images: 0 })
+
+    fn of_tree(tree: &Value) -> Self {
+        let at = |path: &[&str]| path.iter().try_fold(tree, |value, name| value.get(name)).cloned().unwrap_or_default();
+        Self {
+            prompt_tokens: at(&["prompt_tokens"]),
+            completion_tokens: at(&["completion_tokens"]),
+            input_tokens: at(&["input_tokens"]),
+            output_tokens: at(&["output_tokens"]),
+            total_tokens: at(&["total_tokens"]),
+            prompt_cache_hit_tokens: at(&["prompt_cache_hit_tokens"]),
+            prompt_tokens_details: Some(PromptDetails {
+                cached_tokens: at(&["prompt_tokens_details", "cached_tokens"]),
+                cache_write_tokens: at(&["prompt_tokens_details", "cache_write_tokens"]),
+                audio_tokens: at(&["prompt_tokens_details", "audio_tokens"]),
+            }),
+            completion_tokens_details: Some(CompletionDetails {
+                reasoning_tokens: at(&["completion_tokens_details", "reasoning_tokens"]),
+                audio_tokens: at(&["completion_tokens_details", "audio_tokens"]),
+            }),
+        }
+    }
+
+    /// `None` when nothing is counted, or something that can't be. An explicit zero is a count.
+    fn tokens(self) -> Option<TokenUsage> {
+        let totals =
+            [&self.prompt_tokens, &self.input_tokens, &self.completion_tokens, &self.output_tokens, &self.total_tokens];
+        if totals.into_iter().any(is_nonsense) {
+            return None;
+        }
+        let prompt = count(&self.prompt_tokens).or_else(|| count(&self.input_tokens));
+        let completion = count(&self.completion_tokens).or_else(|| count(&self.output_tokens));
+        let total = count(&self.total_tokens);
+        if prompt.is_none() && completion.is_none() && total.is_none() {
+            return None;
+        }
+        let prompt = prompt.unwrap_or_else(|| total.unwrap_or(0).saturating_sub(completion.unwrap_or(0)));
+        let completion = completion.unwrap_or_else(|| total.unwrap_or(0).saturating_sub(prompt));
+        let of_prompt = self.prompt_tokens_details.unwrap_or_default();
+        let of_completion = self.completion_tokens_details.unwrap_or_default();
+        let part = |value: &Value| count(value).unwrap_or(0);
+
+        let mut input = prompt;
+        let cached = count(&of_prompt.cached_tokens).unwrap_or_else(|| part(&self.prompt_cache_hit_tokens));
+        let cache_read = take(&mut input, cached);
+        let cache_write = take(&mut input, part(&of_prompt.cache_write_tokens));
+        let audio_in = take(&mut input, part(&of_prompt.audio_tokens));
+
+        let mut output = completion;
+        let reasoning = part(&of_completion.reasoning_tokens);
+        let stands_beside = reasoning > 0
+            && total.is_some_and(|total| {
+                prompt.checked_add(completion).and_then(|sum| sum.checked_add(reasoning)) == Some(total)
+            });
+        if stands_beside {
+            output = output.saturating_add(reasoning);
+        }
+        let reasoning = take(&mut output, reasoning);
+        let audio_out = take(&mut output, part(&of_completion.audio_tokens));
+        Some(TokenUsage { input, cache_read, cache_write, output, reasoning, audio_in, audio_out, images: 0 })
+    }
 }
 
 /// As OpenAI writes it.
@@ -144,16 +206,16 @@ fn take(whole: &mut u64, part: u64) -> u64 {
 }
 
 /// A count as vendors write it: `null` is none, a fraction is cut off, a negative one is 0.
-fn count(usage: &Value, path: &[&str]) -> Option<u64> {
-    let Value::Number(number) = path.iter().try_fold(usage, |value, name| value.get(name))? else { return None };
+fn count(value: &Value) -> Option<u64> {
+    let Value::Number(number) = value else { return None };
     let whole = || number.as_f64().filter(|number| *number >= 0.0 && number.fract() == 0.0);
     // More than can be written down is clamped to what is plausible, later.
     number.as_u64().or_else(|| whole().map(|number| format!("{number:.0}").parse().unwrap_or(u64::MAX)))
 }
 
 /// Whether something is there that counts nothing: a negative number, or a part of a token.
-fn is_nonsense(usage: &Value, name: &str) -> bool {
-    matches!(usage.get(name), Some(Value::Number(_))) && count(usage, &[name]).is_none()
+fn is_nonsense(value: &Value) -> bool {
+    value.is_number() && count(value).is_none()
 }
 
 /// A decimal number of a unit that is 10 to the `magnitude` pico-USD, read digit by digit. `None`: negative, too large, or not
@@ -207,7 +269,18 @@ mod tests {
             images: 0,
         };
         assert_eq!(usage(written), Some(expected));
-        assert_eq!(tokens(&to_wire(&expected)), Some(expected));
+        assert_eq!(usage(&to_wire(&expected).to_string()), Some(expected));
+    }
+
+    #[test]
+    fn what_is_written_oddly_is_read_all_the_same() {
+        let plain = |input, output| Some(TokenUsage { input, output, ..TokenUsage::default() });
+        assert_eq!(usage(r#"{"prompt_tokens":1,"completion_tokens":3,"prompt_tokens":2}"#), plain(2, 3));
+        let details = r#""prompt_tokens_details":"none","completion_tokens_details":7"#;
+        assert_eq!(usage(&format!(r#"{{"prompt_tokens":2,"completion_tokens":3,{details}}}"#)), plain(2, 3));
+        for nothing in ["5", "[]", "\"5\"", "true"] {
+            assert_eq!(usage(nothing), None, "{nothing}");
+        }
     }
 
     #[test]
