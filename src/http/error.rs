@@ -257,7 +257,7 @@ fn limit_reached(limit: &LimitReached) -> ApiError {
         // Nobody knows when.
         LimitKind::Concurrency => "as requests end".to_owned(),
         LimitKind::Requests | LimitKind::ImageRequests | LimitKind::Tokens => {
-            format!("in {}", limit_headers::go_duration(limit.standing.reset))
+            format!("in {}", limit_headers::GoDuration(limit.standing.reset))
         }
     };
     let message = format!(
