@@ -53,7 +53,7 @@ pub async fn exactly_what_a_racing_grant_pays_for_is_held(harness: &impl Harness
         let (limiter, ledger, claim) = (harness.limiter(), ledger.clone(), budget.claim(AMOUNT));
         let grant = budget.to_grant(0, 0, false);
         let tokens = super::claim(Scope::Gateway, LimitKind::Tokens, 10_000, 10);
-        let wanted = Claims { counts: vec![tokens], money: vec![claim] };
+        let wanted = claims(&[tokens], &[claim]);
         tasks.spawn(async move {
             for _ in 0..1_000 {
                 match limiter.reserve(lease(number), &wanted).await.unwrap() {
