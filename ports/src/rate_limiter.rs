@@ -5,13 +5,14 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use crate::{
-    budget::{Grant, GrantStanding, Holder, MoneyWindow},
+    budget::{Grant, GrantStanding, Holder, MoneyWindow, Spending},
     error::LimiterDown,
     key::KeyId,
     limits::OutagePolicy,
     money::{PicoUsd, PicoUsdSum},
     request::RequestId,
     runtime::Timestamp,
+    usage_ledger::{EventKind, UsageEvent},
 };
 
 /// The window of every rate: at most `limit` in any interval of this length.
@@ -135,9 +136,28 @@ pub struct MoneyClaim {
 pub struct Claims {
     pub counts: Vec<Claim>,
     pub money: Vec<MoneyClaim>,
+    /// The request's event, of which a limiter that outlives this process makes [`Claims::hold`]. `None`: nobody can say what it
+    /// was if the process and its journal are lost.
+    pub event: Option<Arc<UsageEvent>>,
 }
 
 impl Claims {
+    /// What the ledger is told if nobody can ever say how the request of this lease ended: all the money that it holds. Each
+    /// lease of a request has a hold of its own, under the number of the lease. `None`: it holds no money.
+    #[must_use]
+    pub fn hold(&self, lease: LeaseId, holder: Holder) -> Option<UsageEvent> {
+        let (event, first) = (self.event.as_deref()?, self.money.first()?);
+        let spent = |claim: &MoneyClaim| Spending { scope: claim.scope.clone(), window: claim.window.start, holder };
+        Some(UsageEvent {
+            kind: EventKind::Hold,
+            attempt: lease.number,
+            // What a request can cost is the same in all scopes.
+            cost: first.amount,
+            spending: self.money.iter().map(spent).collect(),
+            ..event.clone()
+        })
+    }
+
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.counts.is_empty() && self.money.is_empty()
@@ -147,7 +167,7 @@ impl Claims {
 /// Counts only: no budget is concerned.
 impl From<Vec<Claim>> for Claims {
     fn from(counts: Vec<Claim>) -> Self {
-        Self { counts, money: Vec::new() }
+        Self { counts, ..Self::default() }
     }
 }
 
@@ -226,6 +246,9 @@ pub struct Settlement {
     /// As [`Held::holder`] said.
     pub holder: Option<Holder>,
     pub certainty: Certainty,
+    /// The final events of the request, with its first lease if that holds money of a grant that is shared: a limiter that
+    /// outlives this process keeps them until the ledger has them. Elsewhere none, and of no effect.
+    pub events: Vec<UsageEvent>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,11 @@
 //! The ledger: append-only events, and the sums that are added in the same transaction.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -245,6 +250,26 @@ pub struct Difference {
     pub expected: String,
 }
 
+/// What others remember of the requests of a process that can't tell any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remains {
+    /// Final events. Of a request all or none, as in a [`Batch`].
+    pub charges: Vec<UsageEvent>,
+    /// [`EventKind::Hold`]: of leases that were open.
+    pub holds: Vec<UsageEvent>,
+    /// Requests that reached no provider: what is held of them is released.
+    pub never_sent: Vec<RequestId>,
+}
+
+/// What [`UsageLedger::recover`] has found and done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// The charges of those requests that were to be held, and are known to have ended: nothing is held of them.
+    pub charged: HashMap<RequestId, Vec<UsageEvent>>,
+    /// Whether the others are held now.
+    pub are_held: bool,
+}
+
 /// Idempotent, fenced accounting (`ai4free_contract::usage_ledger`).
 #[async_trait]
 pub trait UsageLedger: Send + Sync {
@@ -293,6 +318,17 @@ pub trait UsageLedger: Send + Sync {
     /// The process ends, and the ledger has all its events: closes what this spool was granted, and nobody waits for its
     /// beat any more. To be attached again is to live again. Without effect once the spool has been taken over.
     async fn retire(&self, spool: SpoolId, generation: i64) -> Result<(), StoreError>;
+
+    /// Appends what is remembered of the requests of this spool's process and adds the sums, in one transaction, each event
+    /// once, whoever else appends it. At most 500 events. Nothing is held while the process was heard of within `silence`, nor
+    /// of a request that was charged.
+    ///
+    /// Whenever a request is charged that is held, here or by a batch of its spool, its holds are released in the same
+    /// transaction: a [`EventKind::Release`] for each, at minus its cost.
+    ///
+    /// # Errors
+    /// After an error it is unknown whether it was committed; say it again.
+    async fn recover(&self, spool: SpoolId, remains: &Remains, silence: Duration) -> Result<Recovered, StoreError>;
 
     async fn budget(&self, scope: &Scope, window: &MoneyWindow) -> Result<BudgetSum, StoreError>;
 

@@ -87,7 +87,7 @@ impl Admission {
         let mut order = order;
         let mut leases = Leases::none(self.reserver.clone(), order.bound.request);
         let first = order.bounds.first(order.price.as_deref());
-        let mut limits = match leases.reserve(&order.scopes, order.operation, first).await {
+        let mut limits = match leases.reserve(&order.scopes, order.operation, first, &order.bound).await {
             Ok(limits) => limits,
             Err(failure) => return Err(NotAdmitted::untouched(failure, order, observation)),
         };

@@ -9,6 +9,7 @@ use ai4free_ports::{
         Certainty, Claim, Claims, Held, LeaseId, LimitKind, MoneyClaim, Scope, SettledClaim, SettledMoney, Settlement,
     },
     request::{Operation, RequestId},
+    usage::TokenUsage,
     usage_ledger::UsageEvent,
 };
 
@@ -44,6 +45,8 @@ pub(super) struct ToppedUp {
 pub(super) struct Leases {
     reserver: Arc<Reserver>,
     request: RequestId,
+    /// The request at its bound, once something holds money.
+    event: Option<Arc<UsageEvent>>,
     leases: Vec<Lease>,
 }
 
@@ -58,19 +61,26 @@ struct Lease {
 
 impl Leases {
     pub(super) fn none(reserver: Arc<Reserver>, request: RequestId) -> Self {
-        Self { reserver, request, leases: Vec::new() }
+        Self { reserver, request, event: None, leases: Vec::new() }
     }
 
-    /// One more lease, held together with the others: all that these scopes limit, or nothing.
+    /// One more lease, held together with the others: all that these scopes limit, or nothing. `event`: the whole event at what
+    /// is held, of which a limiter that outlives this process tells if nobody else can.
     pub(super) async fn reserve(
         &mut self,
         scopes: &[ScopeLimits],
         operation: Operation,
         bound: UpperBound,
+        event: &UsageEvent,
     ) -> Result<LimitHeaders, Failure> {
         let number = u16::try_from(self.leases.len()).unwrap_or(u16::MAX);
         let counts = policy::claims(scopes, operation, bound.tokens);
-        let claims = Claims { counts, money: self.reserver.money(scopes, bound.cost)? };
+        let money = self.reserver.money(scopes, bound.cost)?;
+        let event = (!money.is_empty()).then(|| Arc::new(event.clone()));
+        if event.is_some() {
+            self.event.clone_from(&event);
+        }
+        let claims = Claims { counts, money, event };
         if claims.is_empty() {
             return Ok(LimitHeaders::default());
         }
@@ -116,6 +126,10 @@ impl Leases {
         if claims.is_empty() {
             return None;
         }
+        if let Some(event) = self.event.as_deref().filter(|_| !claims.money.is_empty()) {
+            let usage = TokenUsage { output: tokens, ..TokenUsage::default() };
+            claims.event = Some(Arc::new(UsageEvent { usage, ..event.clone() }));
+        }
         let id = LeaseId { request: self.request, number };
         // Armed now: whether the answer is awaited or not, the lease is given back.
         let lease = Lease { id, is_top_up: true, claims: claims.clone(), holder: None, certainty: Certainty::Unknown };
@@ -142,7 +156,7 @@ impl Leases {
                 if money_is_elsewhere {
                     // One row is charged to one holder: it can't spend what another has granted.
                     let lease = self.leases.remove(position);
-                    self.settle_lease(lease, 0, &[]);
+                    self.settle_lease(lease, 0, &[], Vec::new());
                     return None;
                 }
                 Some(tokens)
@@ -180,7 +194,8 @@ impl Leases {
         // Top-ups hold more of what an earlier lease counts: that is settled to all that was used, and they to nothing, after it.
         for lease in std::mem::take(&mut self.leases) {
             let counted = if lease.is_top_up { &[] } else { attempts };
-            self.settle_lease(lease, sent, counted);
+            let events = if lease.is_remembered() { attempts.to_vec() } else { Vec::new() };
+            self.settle_lease(lease, sent, counted, events);
         }
         is_exceeded
     }
@@ -194,7 +209,7 @@ impl Leases {
         })
     }
 
-    fn settle_lease(&self, lease: Lease, sent: u64, counted: &[UsageEvent]) {
+    fn settle_lease(&self, lease: Lease, sent: u64, counted: &[UsageEvent], events: Vec<UsageEvent>) {
         let actual = |claim: &Claim| match claim.kind {
             LimitKind::Requests | LimitKind::ImageRequests => sent,
             LimitKind::Tokens => {
@@ -204,14 +219,22 @@ impl Leases {
         };
         let cost =
             |claim: &MoneyClaim| used(counted, &claim.scope).map(|event| event.cost.0).fold(0, i64::saturating_add);
-        let Claims { counts, money } = lease.claims;
+        let Claims { counts, money, .. } = lease.claims;
         self.reserver.settle(Settlement {
             lease: lease.id,
             claims: counts.into_iter().map(|claim| SettledClaim { actual: actual(&claim), claim }).collect(),
             money: money.into_iter().map(|claim| SettledMoney { actual: PicoUsd(cost(&claim)), claim }).collect(),
             holder: lease.holder,
             certainty: lease.certainty,
+            events,
         });
+    }
+}
+
+impl Lease {
+    /// Whether the limiter keeps the request's events until the ledger has them: with its first lease, if that is shared.
+    fn is_remembered(&self) -> bool {
+        self.id.number == 0 && !self.claims.money.is_empty() && matches!(self.holder, Some(Holder::Shared(_)))
     }
 }
 

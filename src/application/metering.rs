@@ -141,7 +141,7 @@ impl Meter {
             return Err(Failure::unavailable(Unavailable::UsageJournal));
         }
         let first = self.bounds.first(self.price.as_deref());
-        self.leases.reserve(&[scope], self.event.operation, first).await.map(|_| ())
+        self.leases.reserve(&[scope], self.event.operation, first, &self.event).await.map(|_| ())
     }
 
     /// Begins to hold more output for the attempt that runs. `None`: nothing limits it.

@@ -164,7 +164,14 @@ mod tests {
         while writer.queue.try_send(Message::Line(Vec::new())).is_err() {
             tokio::task::yield_now().await;
         }
+        // It finds no room if the thread has not come far yet.
         writer.flush().await;
-        assert!(gate.lines() >= QUEUE, "{}", gate.lines());
+        let written = async {
+            while gate.lines() < QUEUE {
+                tokio::task::yield_now().await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(60), written).await;
+        assert!(in_time.is_ok(), "{}", gate.lines());
     }
 }

@@ -124,7 +124,12 @@ impl Gateway {
         let parts = LimiterParts { ids: &*ids, clock: &clock, ledger: &ledger, journal: &journal };
         let limiter = Limiter::connect(settings, &parts, &end, &mut workers)?;
         let drainer = match limiter.shared.as_ref().map(|shared| shared.redis.clone()) {
-            Some(redis) => drainer.with_epochs(move || redis.epoch()),
+            Some(redis) => drainer
+                .telling({
+                    let redis = redis.clone();
+                    move |events| redis.recorded(events)
+                })
+                .with_epochs(move || redis.epoch()),
             None => drainer,
         };
 

@@ -111,6 +111,14 @@ impl Limiter {
         self.shared.as_ref().map_or(0, |shared| shared.redis.given_up_leases())
     }
 
+    pub(super) fn copies(&self) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| u64::try_from(shared.redis.copies()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn refused_copies(&self) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| shared.redis.refused_copies())
+    }
+
     pub(super) fn degraded_reservations(&self) -> u64 {
         self.shared.as_ref().map_or(0, |shared| shared.fallback.degraded_reservations())
     }

@@ -76,7 +76,7 @@ impl ReadinessSource for Readiness {
 
 pub(super) fn register_figures(telemetry: &Telemetry, readiness: &Arc<Readiness>) -> anyhow::Result<()> {
     type Figure = fn(&Readiness) -> u64;
-    let figures: [(&str, &str, Figure); 9] = [
+    let figures: [(&str, &str, Figure); 10] = [
         ("ai4free_spool_bytes", "Bytes in the usage journal.", |at| at.journal.figures().bytes),
         ("ai4free_spool_undrained_events", "Usage events that are not in the ledger yet.", |at| {
             at.journal.figures().undrained_events
@@ -93,6 +93,9 @@ pub(super) fn register_figures(telemetry: &Telemetry, readiness: &Arc<Readiness>
         ("ai4free_calls_drained", "Calls that go on although their client has gone.", |at| at.drains.running() as u64),
         ("ai4free_database_up", "Whether the database answers.", |at| u64::from(at.store.store_is_up())),
         ("ai4free_limiter_up", "Whether the rate limiter answers.", |at| u64::from(at.limiter.is_up())),
+        ("ai4free_usage_copies", "Requests of which Redis keeps a copy until their usage is in the ledger.", |at| {
+            at.limiter.copies()
+        }),
         ("ai4free_limiter_money_up", "Whether the shared limiter takes claims of money.", |at| {
             u64::from(at.limiter.takes_money())
         }),
@@ -102,7 +105,7 @@ pub(super) fn register_figures(telemetry: &Telemetry, readiness: &Arc<Readiness>
         let read = move || i64::try_from(figure(&readiness)).unwrap_or(i64::MAX);
         telemetry.metrics.register_gauge(name, help, Box::new(read))?;
     }
-    let counters: [(&str, &str, Figure); 3] = [
+    let counters: [(&str, &str, Figure); 4] = [
         (
             "ai4free_degraded_reservations_total",
             "Requests that were admitted by the policies of their limits while the shared limiter was away.",
@@ -112,6 +115,11 @@ pub(super) fn register_figures(telemetry: &Telemetry, readiness: &Arc<Readiness>
             "ai4free_leases_reaped_total",
             "Reservations of money that were given up because the process that held them died.",
             |at| at.limiter.given_up_leases(),
+        ),
+        (
+            "ai4free_usage_copies_refused_total",
+            "Requests of which Redis keeps no copy, because it keeps as many as it may.",
+            |at| at.limiter.refused_copies(),
         ),
         (
             "ai4free_unmetered_requests_total",

@@ -9,7 +9,7 @@ use std::{
 use ai4free_ports::{
     budget::{Epoch, Holder},
     error::StoreError,
-    usage_ledger::{Appended, Batch, UsageLedger},
+    usage_ledger::{Appended, Batch, UsageEvent, UsageLedger},
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -65,17 +65,27 @@ pub struct Drainer {
     wake: Arc<Wake>,
     holder: Arc<OnceLock<Holder>>,
     epochs: Epochs,
+    recorded: Option<Recorded>,
 }
+
+/// Is told which events the ledger has.
+type Recorded = Arc<dyn Fn(&[UsageEvent]) + Send + Sync>;
 
 impl Drainer {
     pub(crate) fn new(spools: Arc<Spools>, wake: Arc<Wake>, holder: Arc<OnceLock<Holder>>) -> Self {
-        Self { spools, wake, holder, epochs: Epochs::None }
+        Self { spools, wake, holder, epochs: Epochs::None, recorded: None }
     }
 
     /// Tells the ledger which epochs of a shared limiter this process has done with. `current` is the last that it knows of.
     #[must_use]
     pub fn with_epochs(self, current: impl Fn() -> Option<Epoch> + Send + Sync + 'static) -> Self {
         Self { epochs: Epochs::Shared(Arc::new(current)), ..self }
+    }
+
+    /// Tells others what the ledger has, as soon as it has it. What it had before is not told.
+    #[must_use]
+    pub fn telling(self, recorded: impl Fn(&[UsageEvent]) + Send + Sync + 'static) -> Self {
+        Self { recorded: Some(Arc::new(recorded)), ..self }
     }
 
     /// Ends after `shutdown`, when the ledger has everything or has been unreachable for 10 s.
@@ -167,11 +177,17 @@ impl Drainer {
             };
             let batch = Batch { spool: id, generation, from, events };
             match tokio::time::timeout(LEDGER_TIMEOUT, ledger.append(&batch)).await?? {
-                Appended::Acknowledged(to) => spool.acknowledge(to).await,
+                Appended::Acknowledged(to) => {
+                    spool.acknowledge(to).await;
+                    self.tell(&batch, to);
+                }
                 Appended::StandsAt(at) if at == from => {
                     return Err(DrainError::Journal(io::Error::other("the ledger refuses the batch that it asks for")));
                 }
-                Appended::StandsAt(at) => blocking(spool, move |spool| spool.stand_at(at)).await?,
+                Appended::StandsAt(at) => {
+                    blocking(spool, move |spool| spool.stand_at(at)).await?;
+                    self.tell(&batch, at); // an earlier try had committed after all
+                }
                 Appended::Fenced => {
                     tracing::error!(spool = %id.0, "another process has taken this usage journal over");
                     spool.fence().await;
@@ -179,6 +195,14 @@ impl Drainer {
             }
         }
         Ok(())
+    }
+
+    /// The ledger has the events of this batch up to a number.
+    fn tell(&self, batch: &Batch, to: u64) {
+        let count = usize::try_from(to.saturating_sub(batch.from)).unwrap_or(usize::MAX);
+        if let Some(recorded) = &self.recorded {
+            recorded(batch.events.get(..count.min(batch.events.len())).unwrap_or_default());
+        }
     }
 
     /// Once in the life of the process: who attaches again closes the grants that it is spending from.

@@ -241,6 +241,7 @@ fn unknown(lease: LeaseId, claims: &Claims) -> Settlement {
         money: money.collect(),
         holder: None,
         certainty: Certainty::Unknown,
+        events: Vec::new(),
     }
 }
 

@@ -84,9 +84,11 @@ pub(crate) async fn purge(connections: &Connections, keys: &Keys, open: &OpenLea
         for part in strays.chunks(PART) {
             let arguments = || {
                 let mut arguments = keys.arguments("S");
+                arguments.values.push(0.into());
                 for lease in part {
-                    arguments.values.extend([lease.as_str().into(), "d".into(), 0.into(), 0.into()]);
+                    arguments.values.extend([lease.as_str().into(), "d".into(), 0.into(), 0.into(), "".into()]);
                 }
+                arguments.keys.push(keys.replicas.clone());
                 arguments
             };
             connections.call::<Value>(arguments).await?;

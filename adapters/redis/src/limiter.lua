@@ -1,12 +1,12 @@
 -- Limits in every scope, each operation one atomic step. Layout 0 of the keys: releases that run side by side share it.
 --
 -- The loader puts in front: EPOCH, WINDOW (seconds), LEASE_MS, server_ms(), the time of this server in milliseconds, and
--- money.lua. EPOCH is a number in the script that is loaded only where the ledger has attested that epoch: a server that
+-- money.lua and copies.lua. EPOCH is a number in the script that is loaded only where the ledger has attested that epoch: a server that
 -- was restarted, or promoted, does not know that script. In the script for all that needs no money it is nil.
 --
 -- KEYS[1]   leases of the calling replica; hash: lease id -> 'o' second (open), 't' if it is a top-up, then what it holds of
---           budgets; the same with 'g' for 'o' (given up: the replica was silent, so it counts as used up); or 'x' second
---           (voided); 'beat' -> '1'
+--           budgets, then what copies.lua says; the same with 'g' for 'o' (given up: the replica was silent, so it counts as
+--           used up); 's' and what copies.lua says (settled); or 'x' second (voided); 'beat' -> '1'
 -- KEYS[2]   the latest second that any caller saw
 -- KEYS[3]   the epoch that this server's data belongs to
 -- KEYS[4..] one per claim, unless the operation says something else
@@ -175,7 +175,7 @@ local function write_count(key, planned, lease)
 end
 
 -- R, or T if it is a top-up: lease, number of counts, then per count: kind ('w' rate, 'c' concurrency), limit, amount; then per money claim:
--- limit, amount, and from and before which millisecond it is valid
+-- limit, amount, and from and before which millisecond it is valid; then, if there are any, what the ledger is to hold
 --   -> HELD, then per count what remains and the milliseconds until the limit is whole, then per money claim its standing
 --    | WRONG_WINDOW, now
 --    | EXHAUSTED, index of the money claim, its standing
@@ -211,7 +211,7 @@ local function reserve(top_up)
       state = state .. hold(KEYS[i], ARGV[budget.at], ARGV[budget.at + 1])
     end
   end
-  call('HSET', KEYS[1], lease, state)
+  call('HSET', KEYS[1], lease, with_hold(state, ARGV[4 + 3 * counts + 6 * (#KEYS - first_money + 1)]))
   return reply
 end
 
@@ -241,25 +241,30 @@ local function settle_rate(key, reserved_in, reserved, change)
   if found[2] then call('HSET', key, 's', found[1] + change, reserved_in, found[2] + change) end
 end
 
--- S: a batch; per settlement: lease, 'h' (held), 'u' (unknown: void it, also if it arrives later) or 'd' (dead: void it),
--- number of counts, number of money claims; per count its kind and for a rate what was reserved, and what was used minus
--- that; per money claim what was reserved and what was used. What is voided is told by the lease itself, as far as it is money.
---   -> DONE
+-- S: how many leases and copies all replicas may keep; then a batch; per settlement: lease, 'h' (held), 'u' (unknown: void it,
+-- also if it arrives later) or 'd' (dead: void it), number of counts, number of money claims, its copy or ''; per count its
+-- kind and for a rate what was reserved, and what was used minus that; per money claim what was reserved and what was used. What
+-- is voided is told by the lease itself, as far as it is money. The last key: the replicas by their last beat
+--   -> DONE, then of each copy: 1 it is kept, 0 there is no room, -1 nor is there such a lease
 local function settle()
-  local at, claim = 2, FIRST
+  local at, claim, reply = 3, FIRST, { DONE }
+  local room = tonumber(ARGV[2]) / math.max(call('ZCARD', KEYS[#KEYS]), 1)
   while ARGV[at] do
-    local lease, certainty = ARGV[at], ARGV[at + 1]
+    local lease, certainty, copy = ARGV[at], ARGV[at + 1], ARGV[at + 4]
     local first_money = claim + tonumber(ARGV[at + 2])
     local next_settlement = first_money + tonumber(ARGV[at + 3])
-    at = at + 4
+    at = at + 5
     local state = call('HGET', KEYS[1], lease)
-    local kind, reserved_in = (state or ''):match('^([og])(%d+)')
+    local kind, reserved_in = (state or ''):match('^([ogh])(%d+)')
+    -- What the ledger holds is not void: the journal tells what it was.
+    if kind == 'h' and certainty ~= 'h' then kind, reserved_in = nil, nil end
     if reserved_in and certainty ~= 'h' then settle_held(state, {}) end
     if certainty == 'u' then
       if reserved_in or not state then call('HSET', KEYS[1], lease, string.format('x%d', second)) end
     elseif reserved_in then
-      call('HDEL', KEYS[1], lease)
+      state = end_lease(lease, copy, room)
     end
+    if copy ~= '' then reply[#reply + 1] = is_copy(state) and 1 or reserved_in and 0 or -1 end
     for i = claim, first_money - 1 do
       local key = KEYS[i]
       if ARGV[at] == 'w' then
@@ -272,13 +277,13 @@ local function settle()
     end
     for i = first_money, next_settlement - 1 do
       if reserved_in then
-        settle_budget(KEYS[i], limbs(ARGV[at], ARGV[at + 1]), limbs(ARGV[at + 2], ARGV[at + 3]), kind == 'g')
+        settle_budget(KEYS[i], limbs(ARGV[at], ARGV[at + 1]), limbs(ARGV[at + 2], ARGV[at + 3]), kind ~= 'o')
       end
       at = at + 4
     end
     claim = next_settlement
   end
-  return { DONE }
+  return reply
 end
 
 -- H: '1' if this is the last part, the name of the replica, then the lease of each concurrency key, which are the keys after
@@ -335,50 +340,42 @@ local function names()
   return reply
 end
 
--- D: a replica, milliseconds, cursor, how many of its leases this walk gave up so far, milliseconds. KEYS: as for N, then the
--- leases of that replica
---   -> DONE, the next cursor, how many leases were given up by now
+-- D: a replica, milliseconds, cursor, how many of its leases this walk gave up so far, milliseconds, how many it found of which
+-- the ledger has to be told. KEYS: as for N, then the leases of that replica
+--   -> DONE, the next cursor, how many leases were given up by now, of how many the ledger has to be told
 -- If it was silent for longer than the first, what is open gives up what it reserved. If it was silent for longer than the
--- second, and a walk found nothing open, nobody need walk again: no command of it is that late.
+-- second, and a walk found nothing to do, nobody need walk again: no command of it is that late.
 local function bury()
   local replicas, given_up, leases = KEYS[FIRST], KEYS[FIRST + 1], KEYS[FIRST + 2]
-  local replica, count = ARGV[2], tonumber(ARGV[5])
+  local replica, count, untold = ARGV[2], tonumber(ARGV[5]), tonumber(ARGV[7])
   local silence = now - (tonumber(call('ZSCORE', replicas, replica)) or -math.huge)
-  if silence <= tonumber(ARGV[3]) then return { DONE, '0', count } end
+  if silence <= tonumber(ARGV[3]) then return { DONE, '0', count, untold } end
   local page, before = call('HSCAN', leases, ARGV[4], 'COUNT', 100), count
   local fields = page[2]
   for i = 1, #fields, 2 do
     local state = call('HGET', leases, fields[i]) -- a scan may tell a field twice
     local kind = state and state:sub(1, 1)
     if kind == 'o' and state:find(';', 1, true) then
-      call('HSET', leases, fields[i], give_up(state))
+      state = give_up(state)
+      call('HSET', leases, fields[i], state)
       count = count + 1
     elseif kind == 'o' or kind == 'x' then
       call('HDEL', leases, fields[i])
     end
+    if is_untold(state) then untold = untold + 1 end
   end
   if count > before then
     call('ZADD', given_up, now, replica)
     call('PEXPIRE', leases, KEPT_MS)
   end
-  if page[1] == '0' and count == 0 and silence > tonumber(ARGV[6]) then
+  if page[1] == '0' and count == 0 and untold == 0 and silence > tonumber(ARGV[6]) then
     call('ZREM', replicas, replica)
     if call('HLEN', leases) == call('HEXISTS', leases, 'beat') then
       call('DEL', leases)
       call('ZREM', given_up, replica)
     end
   end
-  return { DONE, page[1], count }
-end
-
--- L: cursor. KEYS: the leases of a replica -> the next cursor, then the leases that were given up
-local function list_given_up()
-  local page = call('HSCAN', KEYS[FIRST], ARGV[2], 'COUNT', 100)
-  local reply, fields = { page[1] }, page[2]
-  for i = 1, #fields, 2 do
-    if fields[i + 1]:sub(1, 1) == 'g' then reply[#reply + 1] = fields[i] end
-  end
-  return reply
+  return { DONE, page[1], count, untold }
 end
 
 -- C: a batch; per lease: lease, to how many budgets its request was charged (-1: nobody will ever know; the lease stays used
@@ -395,8 +392,8 @@ local function charge()
       at = at + 2
     end
     claim = claim + math.max(budgets, 0)
-    if state and state:sub(1, 1) == 'g' then
-      if state:match('^g%d+t') then charged = {} end
+    if state and state:match('^[gh]') then
+      if state:match('^.%d+t') then charged = {} end
       if budgets >= 0 then settle_held(state, charged) end
       call('HDEL', leases, lease)
     end
@@ -417,7 +414,8 @@ local function epoch()
 end
 
 local operations = {
-  R = reserve, G = grant, S = settle, H = heartbeat, P = purge, E = epoch, N = names, D = bury, L = list_given_up, C = charge,
+  R = reserve, G = grant, S = settle, H = heartbeat, P = purge, E = epoch, N = names, D = bury, C = charge,
+  L = remains, M = mark_held, F = forget_copies,
   T = function() return reserve('t') end,
 }
 return operations[ARGV[1]]()

@@ -81,19 +81,20 @@ local function hold(key, micro, rest)
 end
 
 -- What a lease holds: `visit` is called with each key and amount. The keys are not in KEYS, but they have the hash tag of
--- those, so they are on the same server.
+-- those, so they are on the same server. -> where it ends
 local function each_held(lease_state, visit)
-  local at = lease_state:find(';', 1, true) or #lease_state + 1
-  while at <= #lease_state do
+  local at = lease_state:match('^%a%d+t?()')
+  while lease_state:sub(at, at) == ';' do
     local micro, rest, length, start = lease_state:match('^;(%d+),(%d+),(%d+),()', at)
     at = start + length
     visit(lease_state:sub(start, at - 1), limbs(micro, rest))
   end
+  return at
 end
 
 -- Settles what a lease holds, to what `charged` says by key; nothing was used of the others.
 local function settle_held(lease_state, charged)
-  local is_given_up = lease_state:sub(1, 1) == 'g'
+  local is_given_up = lease_state:sub(1, 1) ~= 'o'
   each_held(lease_state, function(key, held) settle_budget(key, held, charged[key] or ZERO, is_given_up) end)
 end
 

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use fred::{error::ErrorKind, types::config::Config};
 
-use crate::script::TimeSource;
+use crate::{copies, script::TimeSource};
 
 const SCHEMES: [&str; 6] =
     ["redis://", "rediss://", "redis-cluster://", "rediss-cluster://", "redis-sentinel://", "rediss-sentinel://"];
@@ -19,6 +19,7 @@ pub struct RedisOptions {
     pub(crate) connections: usize,
     pub(crate) deadline: Duration,
     pub(crate) time: TimeSource,
+    pub(crate) room_for_copies: i64,
 }
 
 /// Says nothing of the URL itself: it may hold a password.
@@ -53,8 +54,15 @@ impl RedisOptions {
             ErrorKind::Tls => InvalidOptions::Tls(error.into()),
             _ => InvalidOptions::Url,
         })?;
-        let (prefix, time) = ("a4f".into(), TimeSource::Server);
-        Ok(Self { server, replica: replica.into(), prefix, connections: 4, deadline: DEADLINE, time })
+        Ok(Self {
+            server,
+            replica: replica.into(),
+            prefix: "a4f".into(),
+            connections: 4,
+            deadline: DEADLINE,
+            time: TimeSource::Server,
+            room_for_copies: copies::ROOM,
+        })
     }
 
     /// The hash tag of all keys, `a4f` if not set: installations that share one Redis need different ones.
@@ -75,6 +83,14 @@ impl RedisOptions {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Of leases and copies of all limiters with the same prefix.
+    #[cfg(feature = "contract")]
+    #[must_use]
+    pub fn with_room_for_copies(mut self, room: i64) -> Self {
+        self.room_for_copies = room;
         self
     }
 

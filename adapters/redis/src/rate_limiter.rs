@@ -6,7 +6,7 @@ use ai4free_ports::{
     rate_limiter::{Claims, Held, LeaseId, LimitKind, RateLimiter, Reservation, Scope, Settlement},
     request::RequestId,
     usage_journal::Fate,
-    usage_ledger::UsageLedger,
+    usage_ledger::{UsageEvent, UsageLedger},
 };
 use async_trait::async_trait;
 use fred::{interfaces::HashesInterface, types::Key};
@@ -15,7 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     connection::Connections,
-    dead_replicas::{self, Death, GivenUp, Undertaker},
+    copies::Copies,
+    dead_replicas::{self, Death, GivenUp, Stores, Undertaker},
     epochs::Epochs,
     heartbeat,
     keys::Keys,
@@ -40,6 +41,8 @@ pub struct RedisRateLimiter {
     open: OpenLeases,
     queue: SettleQueue,
     epochs: Epochs,
+    ledger: Arc<dyn UsageLedger>,
+    copies: Copies,
     undertaker: Undertaker,
 }
 
@@ -48,7 +51,8 @@ impl RedisRateLimiter {
     /// yet. After `shutdown` is cancelled the worker delivers what is queued, for 2 s at most, leaves nothing behind in Redis,
     /// and ends.
     ///
-    /// Only claims of money need the ledger, and only until it has attested the epoch of the Redis that answers.
+    /// Only claims of money need the ledger, and only until it has attested the epoch of the Redis that answers. It is told as
+    /// well what replicas that died have left.
     pub fn connect(
         options: &RedisOptions,
         ledger: Arc<dyn UsageLedger>,
@@ -60,7 +64,9 @@ impl RedisRateLimiter {
             keys: Keys::new(&options.prefix, &options.replica),
             open: OpenLeases::default(),
             queue,
-            epochs: Epochs::new(ledger, options.time),
+            epochs: Epochs::new(ledger.clone(), options.time),
+            ledger,
+            copies: Copies::new(options.room_for_copies),
             undertaker: Undertaker::default(),
         });
         let worker = Arc::clone(&limiter).work(settler, shutdown);
@@ -109,7 +115,7 @@ impl RedisRateLimiter {
     /// # Errors
     /// When Redis can't be asked: nothing is lost by asking again.
     pub async fn take_over(&self, family: &str) -> Result<Vec<GivenUp>, LimiterDown> {
-        Ok(self.undertaker.take_over(&self.connections, &self.keys, family).await?)
+        Ok(self.undertaker.take_over(self.stores(), family).await?)
     }
 
     /// Settles leases that were given up, each once, to what their requests were charged. A request of which nothing is said
@@ -118,17 +124,42 @@ impl RedisRateLimiter {
     /// # Errors
     /// When Redis can't be asked: nothing is lost, and nothing counted twice, by saying it again.
     pub async fn charge(&self, leases: &[GivenUp], fates: &HashMap<RequestId, Fate>) -> Result<(), LimiterDown> {
-        Ok(dead_replicas::charge(&self.connections, &self.keys, leases, fates).await?)
+        Ok(dead_replicas::charge(self.stores(), leases, fates).await?)
+    }
+
+    /// The ledger has committed these events: nobody else need remember them.
+    pub fn recorded(&self, events: &[UsageEvent]) {
+        self.copies.recorded(events, &self.open);
+    }
+
+    /// Requests of which Redis keeps a copy because the ledger does not have them yet.
+    #[must_use]
+    pub fn copies(&self) -> usize {
+        self.open.copies()
+    }
+
+    /// Copies that Redis had no room for, since the start.
+    #[must_use]
+    pub fn refused_copies(&self) -> u64 {
+        self.copies.refused()
+    }
+
+    fn stores(&self) -> Stores<'_> {
+        Stores { connections: &self.connections, keys: &self.keys, ledger: &*self.ledger }
     }
 
     async fn work(self: Arc<Self>, settler: Settler, shutdown: CancellationToken) {
-        let left = CancellationToken::new();
-        let settle = settler.run(&self.connections, &self.keys, &self.open, &shutdown);
+        let (settled, left) = (CancellationToken::new(), CancellationToken::new());
+        let settle = async {
+            settler.run(&self.connections, &self.keys, &self.open, &self.copies, &shutdown).await;
+            settled.cancel();
+        };
+        let copies = self.copies.run(&self.connections, &self.keys, &self.open, &settled);
         let beat = heartbeat::run(&self.connections, &self.keys, &self.open, &shutdown);
         let attest = shutdown.run_until_cancelled(self.epochs.run(&self.connections, &self.keys));
-        let bury = shutdown.run_until_cancelled(self.undertaker.run(&self.connections, &self.keys));
+        let bury = shutdown.run_until_cancelled(self.undertaker.run(self.stores()));
         let work = async {
-            tokio::join!(settle, beat, attest, bury);
+            tokio::join!(settle, copies, beat, attest, bury);
             self.leave().await;
             left.cancel();
         };
@@ -272,6 +303,6 @@ impl RedisRateLimiter {
     /// # Errors
     /// When Redis can't be asked.
     pub async fn give_up_silent(&self) -> Result<(), LimiterDown> {
-        Ok(self.undertaker.look(&self.connections, &self.keys).await?)
+        Ok(self.undertaker.look(self.stores()).await?)
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     keys::{self, Keys},
     money,
     script::Arguments,
+    stored_event,
     unavailable::Unavailable,
 };
 
@@ -33,6 +34,9 @@ pub(crate) fn arguments(keys: &Keys, epoch: Option<Epoch>, lease: LeaseId, claim
     }
     if let Some(epoch) = epoch {
         claims.money.iter().for_each(|claim| money::push_claim(&mut arguments, keys, epoch, claim));
+        if let Some(hold) = claims.hold(lease, Holder::Shared(epoch)) {
+            arguments.values.push(stored_event::encode(&[hold]).into());
+        }
     }
     arguments
 }

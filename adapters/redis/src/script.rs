@@ -10,6 +10,7 @@ use fred::{
 use crate::heartbeat::LEASE;
 
 const MONEY: &str = include_str!("money.lua");
+const COPIES: &str = include_str!("copies.lua");
 const OPERATIONS: &str = include_str!("limiter.lua");
 const CORRECTION: &str = include_str!("correction.lua");
 
@@ -55,8 +56,9 @@ impl Script {
             #[cfg(feature = "contract")]
             TimeSource::Movable => MOVABLE_TIME,
         };
-        let source =
-            format!("local EPOCH = {epoch}\nlocal WINDOW, LEASE_MS = {window}, {lease}\n{time}{MONEY}{OPERATIONS}");
+        let source = format!(
+            "local EPOCH = {epoch}\nlocal WINDOW, LEASE_MS = {window}, {lease}\n{time}{MONEY}{COPIES}{OPERATIONS}"
+        );
         Self { digest: sha1_hash(&source), source }
     }
 

@@ -11,7 +11,6 @@ use ai4free_ports::{
     budget::Holder,
     rate_limiter::{Certainty, LimitKind, SettledClaim, Settlement},
 };
-use fred::types::Value;
 use futures_util::future::join_all;
 use tokio::{
     sync::mpsc,
@@ -21,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     connection::Connections,
+    copies::Copies,
     keys::{self, Keys},
     money,
     open_leases::OpenLeases,
@@ -97,6 +97,7 @@ impl Settler {
         connections: &Connections,
         keys: &Keys,
         open: &OpenLeases,
+        copies: &Copies,
         shutdown: &CancellationToken,
     ) {
         while !shutdown.is_cancelled() {
@@ -110,7 +111,7 @@ impl Settler {
                 }
                 self.receive_for(GATHER, BATCH).await;
             }
-            if !self.flush(connections, keys, open).await {
+            if !self.flush(connections, keys, open, copies).await {
                 tokio::select! {
                     () = self.receive_for(RETRY_AFTER, usize::MAX) => {}
                     () = shutdown.cancelled() => break,
@@ -118,7 +119,7 @@ impl Settler {
             }
         }
         self.receiver.close();
-        if timeout(SHUTDOWN, self.finish(connections, keys, open)).await.is_err() {
+        if timeout(SHUTDOWN, self.finish(connections, keys, open, copies)).await.is_err() {
             tracing::warn!(
                 settlements = self.backlog.len(),
                 "rate-limit settlements were not delivered before shutdown"
@@ -126,7 +127,7 @@ impl Settler {
         }
     }
 
-    async fn finish(&mut self, connections: &Connections, keys: &Keys, open: &OpenLeases) {
+    async fn finish(&mut self, connections: &Connections, keys: &Keys, open: &OpenLeases, copies: &Copies) {
         loop {
             while let Ok(settlement) = self.receiver.try_recv() {
                 self.keep(settlement);
@@ -134,7 +135,7 @@ impl Settler {
             if self.backlog.is_empty() {
                 return;
             }
-            if !self.flush(connections, keys, open).await {
+            if !self.flush(connections, keys, open, copies).await {
                 sleep(RETRY_AFTER).await;
             }
         }
@@ -153,13 +154,14 @@ impl Settler {
     }
 
     /// Sends the oldest of the backlog. What fails goes to its end: a settlement is idempotent and its place is of no matter.
-    async fn flush(&mut self, connections: &Connections, keys: &Keys, open: &OpenLeases) -> bool {
+    async fn flush(&mut self, connections: &Connections, keys: &Keys, open: &OpenLeases, copies: &Copies) -> bool {
         let mut calls = Vec::with_capacity(CALLS);
         while calls.len() < CALLS && !self.backlog.is_empty() {
             let batch: Vec<Settlement> = self.backlog.drain(..self.backlog.len().min(BATCH)).collect();
+            let kept: Vec<Option<String>> = batch.iter().map(|settlement| Copies::of(settlement, open)).collect();
             calls.push(async move {
-                let sent = connections.call::<Value>(|| arguments(keys, &batch)).await;
-                (batch, sent)
+                let sent = connections.call::<Vec<i64>>(|| arguments(keys, &batch, &kept, copies.room)).await;
+                (batch, kept, sent)
             });
         }
         let sending = join_all(calls);
@@ -171,16 +173,27 @@ impl Settler {
             }
         };
         let mut delivered = true;
-        for (batch, sent) in answers {
+        for (batch, kept, sent) in answers {
             match sent {
-                Ok(_) => {
-                    batch.iter().for_each(|settlement| open.remove(settlement.lease));
+                Ok(reply) => {
+                    let mut are_kept = reply.into_iter().skip(1);
+                    for (settlement, copy) in batch.iter().zip(kept) {
+                        match copy {
+                            Some(_) => copies.delivered(settlement.lease, are_kept.next(), open),
+                            None => open.remove(settlement.lease),
+                        }
+                    }
                     self.figures.queued.fetch_sub(batch.len(), Ordering::SeqCst);
                 }
                 Err(error) => {
                     tracing::debug!(%error, "rate-limit settlements will be sent again");
                     delivered = false;
-                    batch.into_iter().for_each(|settlement| self.keep(settlement));
+                    for mut settlement in batch {
+                        if open.is_recorded(settlement.lease) {
+                            settlement.events = Vec::new(); // nobody needs a copy, and there may be many to keep
+                        }
+                        self.keep(settlement);
+                    }
                 }
             }
         }
@@ -199,9 +212,10 @@ impl Settler {
     }
 }
 
-fn arguments(keys: &Keys, batch: &[Settlement]) -> Arguments {
+fn arguments(keys: &Keys, batch: &[Settlement], copies: &[Option<String>], room: i64) -> Arguments {
     let mut arguments = keys.arguments("S");
-    for settlement in batch {
+    arguments.values.push(room.into());
+    for (settlement, copy) in batch.iter().zip(copies) {
         let certainty = match settlement.certainty {
             Certainty::Held => "h",
             Certainty::Unknown => "u",
@@ -214,6 +228,7 @@ fn arguments(keys: &Keys, batch: &[Settlement]) -> Arguments {
         let lease = keys::lease(settlement.lease).into();
         let (counts, budgets) = (count(settlement.claims.len()), count(money.len()));
         arguments.values.extend([lease, certainty.into(), counts.into(), budgets.into()]);
+        arguments.values.push(copy.as_deref().unwrap_or_default().into());
         for SettledClaim { claim, actual } in &settlement.claims {
             arguments.keys.push(keys.claim(claim));
             match claim.kind {
@@ -232,6 +247,7 @@ fn arguments(keys: &Keys, batch: &[Settlement]) -> Arguments {
             money.iter().for_each(|settled| money::push_settled(&mut arguments, keys, epoch, settled));
         }
     }
+    arguments.keys.push(keys.replicas.clone());
     arguments
 }
 
@@ -263,6 +279,7 @@ mod tests {
             money,
             holder: Some(Holder::Shared(Epoch(1))),
             certainty: Certainty::Held,
+            events: Vec::new(),
         };
         let (_queue, mut settler) = SettleQueue::new();
         settler.keep(settlement(0, vec![SettledMoney { claim, actual: PicoUsd(7) }]));

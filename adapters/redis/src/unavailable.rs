@@ -21,6 +21,8 @@ pub(crate) enum Unavailable {
     OtherServer,
     #[error("the ledger attests no epoch")]
     Unattested(#[source] StoreError),
+    #[error("the ledger can't be told what Redis remembers")]
+    Untold(#[source] StoreError),
     #[error("the ledger attested an epoch that is over")]
     EpochOver,
     #[error("budgets are closed until the epoch of Redis is attested: {0}")]

@@ -10,7 +10,7 @@ use ai4free_ports::{
     request::{Operation, RequestId},
     runtime::Timestamp,
     usage::{TokenUsage, UsageSource},
-    usage_ledger::{Batch, EventKind, Outcome, UsageEvent},
+    usage_ledger::{Batch, EventKind, Outcome, SpoolId, UsageEvent},
 };
 
 use crate::{entity::usage_event, failure::Failure, spending};
@@ -22,19 +22,19 @@ pub(crate) fn event_rows(batch: &Batch, from: i64) -> Vec<usage_event::Model> {
         if event.spending != last.0 {
             last = (&event.spending, spending::to_text(&event.spending));
         }
-        event_row(event, batch, position, last.1.clone())
+        event_row(event, batch.spool, position, last.1.clone())
     });
     rows.collect()
 }
 
-fn event_row(event: &UsageEvent, batch: &Batch, position: i64, spending: String) -> usage_event::Model {
+pub(crate) fn event_row(event: &UsageEvent, spool: SpoolId, position: i64, spending: String) -> usage_event::Model {
     usage_event::Model {
         day: event.request.day(),
         request_id: event.request.0,
         attempt: i32::from(event.attempt),
         kind: event.kind.code(),
         revision: i32::from(event.revision),
-        spool_id: batch.spool.0,
+        spool_id: spool.0,
         spool_position: position,
         operation: event.operation.code(),
         key_id: event.key.as_str().to_owned(),

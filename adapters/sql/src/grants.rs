@@ -127,7 +127,7 @@ async fn hold_on_to(transaction: &DatabaseTransaction, holder: Holder) -> Result
         Holder::Shared(epoch) => epochs::lock_shared(transaction).await?.filter(|current| current.epoch == epoch.0),
         Holder::Process { spool, generation } => {
             let row = spool::Entity::find_by_id(spool.0).lock_shared().one(transaction).await?;
-            if row.is_none_or(|row| row.generation != generation || row.state != spools::LIVE) {
+            if row.is_none_or(|row| row.generation != generation || row.state == spools::CLEAN) {
                 return Ok(None);
             }
             return Ok(Some(Epoch(epochs::row(transaction).await?.map_or(0, |row| row.closed_epoch))));

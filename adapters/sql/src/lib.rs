@@ -17,6 +17,7 @@ mod key_store;
 mod keyset;
 mod limbs;
 mod limiter_mode;
+mod recovery;
 mod reports;
 mod retention;
 mod rollup;

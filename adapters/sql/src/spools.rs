@@ -20,8 +20,10 @@ use crate::{
 };
 
 pub(crate) const LIVE: i16 = 1;
+/// It was silent when others told the ledger what they remember of its requests: some may be held.
+pub(crate) const MISSED: i16 = 2;
 /// It was drained before its process ended.
-const CLEAN: i16 = 3;
+pub(crate) const CLEAN: i16 = 3;
 /// A spool that says nothing for longer has no request that runs.
 const SILENCE: i64 = 24 * 3_600 * 1_000_000;
 /// Rows that one transaction closes.
@@ -29,12 +31,16 @@ const CLOSED_AT_ONCE: u64 = 500;
 
 pub(crate) async fn attach(database: &Database, spool: SpoolId) -> Result<Attachment, Failure> {
     let next_generation = Expr::col((spool::Entity, spool::Column::Generation)).add(1);
+    // What it was charged while it was missed is still to come.
+    let is_missed = Expr::col((spool::Entity, spool::Column::State)).eq(MISSED);
+    let state_again = Expr::case(is_missed, MISSED).finally(LIVE);
     let mut attach = registration(database.backend(), spool, 1);
     attach
         .on_conflict(
             OnConflict::column(spool::Column::Id)
                 .value(spool::Column::Generation, next_generation)
-                .update_columns([spool::Column::State, spool::Column::ClosedEpoch, spool::Column::BeatAt])
+                .value(spool::Column::State, state_again)
+                .update_columns([spool::Column::ClosedEpoch, spool::Column::BeatAt])
                 .to_owned(),
         )
         .returning(Query::returning().columns([spool::Column::Generation, spool::Column::Acknowledged]));

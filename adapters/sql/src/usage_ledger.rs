@@ -10,8 +10,8 @@ use ai4free_ports::{
     request::RequestId,
     runtime::Timestamp,
     usage_ledger::{
-        Appended, Attachment, Audience, Batch, BudgetSum, Counters, Dimension, GrantAnswer, GrantRequest, Share,
-        SpoolId, UsageEvent, UsageLedger, UsageReport, Verification,
+        Appended, Attachment, Audience, Batch, BudgetSum, Counters, Dimension, GrantAnswer, GrantRequest, Recovered,
+        Remains, Share, SpoolId, UsageEvent, UsageLedger, UsageReport, Verification,
     },
 };
 use async_trait::async_trait;
@@ -21,7 +21,7 @@ use crate::{
     database::Database,
     epochs,
     failure::{in_the_background, while_a_client_waits, while_verifying},
-    grants, reports, shares, spools, verification,
+    grants, recovery, reports, shares, spools, verification,
 };
 
 /// The ledger in Postgres or SQLite.
@@ -82,6 +82,10 @@ impl UsageLedger for SqlUsageLedger {
 
     async fn retire(&self, spool: SpoolId, generation: i64) -> Result<(), StoreError> {
         in_the_background(spools::retire(&self.database, spool, generation)).await
+    }
+
+    async fn recover(&self, spool: SpoolId, remains: &Remains, silence: Duration) -> Result<Recovered, StoreError> {
+        in_the_background(Box::pin(recovery::recover(&self.database, spool, remains, silence))).await
     }
 
     async fn budget(&self, scope: &Scope, window: &MoneyWindow) -> Result<BudgetSum, StoreError> {

@@ -104,6 +104,7 @@ macro_rules! rate_limiter_contract {
             grants_only_grow,
             what_is_said_of_another_holder_has_no_effect,
             amounts_of_billions_are_exact_to_the_pico,
+            events_that_come_with_a_settlement_change_nothing_of_it,
             what_costs_nothing_needs_no_grant,
             budgets_of_different_scopes_and_windows_do_not_mix,
         }

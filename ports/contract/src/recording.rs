@@ -20,7 +20,7 @@ use ai4free_ports::{
     runtime::Timestamp,
     usage_ledger::{
         Appended, Attachment, Audience, Batch, BudgetSum, Counters, Dimension, EventKind, GrantAnswer, GrantRequest,
-        Share, SpoolId, UsageEvent, UsageLedger, UsageReport, Verification,
+        Recovered, Remains, Share, SpoolId, UsageEvent, UsageLedger, UsageReport, Verification,
     },
 };
 use async_trait::async_trait;
@@ -258,6 +258,10 @@ impl UsageLedger for RecordingLedger {
             state.budgets.beat(spool, closed_epoch);
         }
         Ok(())
+    }
+
+    async fn recover(&self, _: SpoolId, _: &Remains, _: Duration) -> Result<Recovered, StoreError> {
+        Err(StoreError::Unavailable("this ledger recovers nothing".into()))
     }
 
     async fn retire(&self, spool: SpoolId, generation: i64) -> Result<(), StoreError> {

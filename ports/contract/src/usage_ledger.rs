@@ -4,6 +4,7 @@ mod appending;
 mod budgets;
 mod fixture;
 mod holders;
+mod recovering;
 mod reports;
 mod sums;
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use ai4free_ports::usage_ledger::UsageLedger;
 use async_trait::async_trait;
 
-pub use self::{appending::*, budgets::*, holders::*, reports::*, sums::*};
+pub use self::{appending::*, budgets::*, holders::*, recovering::*, reports::*, sums::*};
 
 /// A ledger of its own for each clause.
 #[async_trait]
@@ -60,6 +61,15 @@ macro_rules! usage_ledger_contract {
             the_newest_events_come_first
             hostile_text_is_only_text
             a_ledger_that_nobody_touched_is_verified
+            what_others_remember_is_stored_and_summed_once
+            all_attempts_of_a_remembered_request_are_one_request
+            a_hold_is_released_with_the_charge_of_its_journal
+            a_hold_is_released_with_a_charge_that_others_remember
+            nothing_is_held_of_a_request_that_was_charged
+            nothing_is_held_of_a_process_that_was_just_heard_of
+            what_was_never_sent_is_not_held_any_more
+            a_missed_process_goes_on_as_before
+            holds_and_charges_that_race_come_to_the_charges
         );
         $crate::usage_ledger_contract!(budgets $harness);
     };

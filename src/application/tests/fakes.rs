@@ -124,6 +124,7 @@ struct Leases {
     held: HashMap<LeaseId, Vec<Claim>>,
     voided: HashSet<LeaseId>,
     settled: Vec<Settlement>,
+    holds: Vec<UsageEvent>,
 }
 
 impl FakeLimiter {
@@ -145,6 +146,16 @@ impl FakeLimiter {
             (settlement.lease.number, claimed, sum(&mut money.iter().map(|money| money.actual.0)))
         };
         state.settled.iter().map(of).collect()
+    }
+
+    /// What would be told of leases whose end nobody knows.
+    pub(super) fn holds(&self) -> Vec<UsageEvent> {
+        self.state.lock().unwrap().holds.clone()
+    }
+
+    /// The events that came with settlements.
+    pub(super) fn remembered(&self) -> Vec<UsageEvent> {
+        self.state.lock().unwrap().settled.iter().flat_map(|settlement| settlement.events.clone()).collect()
     }
 
     /// What each claim was settled to, in the order of the leases.
@@ -184,6 +195,8 @@ impl RateLimiter for FakeLimiter {
             if let Some(refused) = state.money.refuse(claims) {
                 return Ok(refused);
             }
+            let hold = claims.hold(lease, state.money.holder());
+            state.holds.extend(hold);
             state.held.insert(lease, counts.clone());
         }
         pause().await;

@@ -23,8 +23,8 @@ use ai4free_ports::{
     runtime::{Calendar, RequestEnd, TaskSpawner, Timer, Timestamp},
     usage::TokenUsage,
     usage_ledger::{
-        Appended, Attachment, Audience, Batch, BudgetSum, Counters, Dimension, GrantAnswer, GrantRequest, Share,
-        SpoolId, UsageEvent, UsageLedger, UsageReport, Verification,
+        Appended, Attachment, Audience, Batch, BudgetSum, Counters, Dimension, EventKind, GrantAnswer, GrantRequest,
+        Outcome, Recovered, Remains, Share, SpoolId, UsageEvent, UsageLedger, UsageReport, Verification,
     },
 };
 use async_trait::async_trait;
@@ -186,6 +186,10 @@ impl UsageLedger for FakeLedger {
     async fn beat(&self, _: SpoolId, _: i64, _: Epoch) -> Result<(), StoreError> {
         unimplemented!("not asked for")
     }
+    async fn recover(&self, _: SpoolId, _: &Remains, _: Duration) -> Result<Recovered, StoreError> {
+        unimplemented!("not asked for")
+    }
+
     async fn retire(&self, _: SpoolId, _: i64) -> Result<(), StoreError> {
         unimplemented!("not asked for")
     }
@@ -316,6 +320,10 @@ fn a_request_is_held_out_of_a_grant_and_settled_to_what_it_cost() {
     assert_eq!((&spent.scope, spent.window), (&Scope::Key(world.key.id.clone()), NOW));
     assert_eq!(spent.holder, Holder::Shared(Epoch(0)));
     assert_eq!(rows[0].cost, PicoUsd(COST));
+    assert_eq!(world.limiter.remembered(), rows, "others know of it until the ledger does");
+    let [hold] = &*world.limiter.holds() else { panic!("{:?}", world.limiter.holds()) };
+    assert_eq!((hold.kind, i128::from(hold.cost.0), hold.attempt), (EventKind::Hold, BOUND, 0));
+    assert_eq!((&hold.spending, hold.request, hold.outcome), (&rows[0].spending, rows[0].request, Outcome::Lost));
     run(world.exchange("hello")).unwrap();
     assert_eq!(world.ledger.asked.load(Ordering::Relaxed), 1, "the grant lasts");
 }

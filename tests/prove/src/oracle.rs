@@ -92,7 +92,20 @@ impl<'a> Reconciliation<'a> {
 
     /// What the client has to the last byte, and the provider counted, is charged to the pico-dollar.
     pub(crate) fn complete_ones_are_exact(&self, findings: &mut Findings) {
-        let complete: Vec<&Matched<'_>> = self.requests.iter().filter(|request| request.sent.complete).collect();
+        self.are_exact(self.requests.iter().filter(|request| request.sent.complete), findings);
+    }
+
+    /// The same where there is a charge.
+    pub(crate) fn charged_ones_are_exact(&self, findings: &mut Findings) {
+        let charged = |request: &&Matched<'_>| request.sent.complete && request.event.is_some();
+        self.are_exact(self.requests.iter().filter(charged), findings);
+    }
+
+    fn are_exact<'b>(&'b self, complete: impl Iterator<Item = &'b Matched<'a>>, findings: &mut Findings)
+    where
+        'a: 'b,
+    {
+        let complete: Vec<&Matched<'_>> = complete.collect();
         let (mut off_by, mut wrong) = (0_i128, 0);
         for request in &complete {
             let Some(event) = request.event else {

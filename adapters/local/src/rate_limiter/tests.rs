@@ -75,6 +75,7 @@ async fn idle_scopes_and_old_tombstones_are_forgotten() {
             money: Vec::new(),
             holder: None,
             certainty: Certainty::Unknown,
+            events: Vec::new(),
         };
         memory.limiter.settle(unknown);
     }
@@ -122,6 +123,7 @@ async fn claims_in_any_order_do_not_deadlock() {
                     money: Vec::new(),
                     holder: None,
                     certainty: Certainty::Held,
+                    events: Vec::new(),
                 });
             }
         });
@@ -162,6 +164,7 @@ async fn cost_of_reserve_and_settle() {
             money: Vec::new(),
             holder: None,
             certainty: Certainty::Held,
+            events: Vec::new(),
         });
     }
     println!("{:?} per reserve and settle", (clock.monotonic() - start) / u32::try_from(rounds).unwrap());

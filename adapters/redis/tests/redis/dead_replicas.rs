@@ -23,19 +23,19 @@ use crate::{
 
 const START: Duration = Duration::from_secs(1_700_000_000);
 /// What a replica may be silent for.
-const SILENCE: Duration = Duration::from_secs(60);
+pub(crate) const SILENCE: Duration = Duration::from_secs(60);
 const FAMILY: &str = "family";
 
 /// Replicas on one server, over one ledger, whose time stands still until a test moves it.
-struct Cluster {
-    server: RedisServer,
-    ledger: Arc<Epochs>,
-    other: Replica,
+pub(crate) struct Cluster {
+    pub(crate) server: RedisServer,
+    pub(crate) ledger: Arc<Epochs>,
+    pub(crate) other: Replica,
 }
 
 impl Cluster {
     /// With one replica of another family.
-    async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         let server = RedisServer::start().await?;
         let ledger = Arc::new(Epochs::default());
         let other = Replica::start_with(&server.options("other.1").with_movable_time(), ledger.clone()).await;
@@ -49,25 +49,25 @@ impl Cluster {
         self.replica_of(&format!("{FAMILY}.{life}")).await
     }
 
-    async fn replica_of(&self, name: &str) -> Replica {
+    pub(crate) async fn replica_of(&self, name: &str) -> Replica {
         let replica = Replica::start_with(&self.server.options(name).with_movable_time(), self.ledger.clone()).await;
         patiently(|| replica.limiter.beat()).await.unwrap();
         replica
     }
 
-    async fn at(&self, since_start: Duration) {
+    pub(crate) async fn at(&self, since_start: Duration) {
         patiently(|| self.other.limiter.move_time(START + since_start)).await.unwrap();
         patiently(|| self.other.limiter.beat()).await.unwrap();
     }
 
     /// The family falls silent, and the others find out.
-    async fn find_silent(&self) {
+    pub(crate) async fn find_silent(&self) {
         self.at(SILENCE + Duration::from_millis(1)).await;
         patiently(|| self.other.limiter.give_up_silent()).await.unwrap();
     }
 
     /// Settled and reserved.
-    async fn money(&self) -> (i128, i128) {
+    pub(crate) async fn money(&self) -> (i128, i128) {
         let standing = standing(&self.other).await.unwrap();
         (standing.settled.0, standing.reserved.0)
     }
@@ -90,7 +90,7 @@ impl Cluster {
 const NOTHING: [&str; 3] = [":0", "$-1", "$-1"];
 
 /// A request that was charged this, to the budget that the tests spend from.
-fn charged(holder: Holder, cost: i64) -> UsageEvent {
+pub(crate) fn charged(holder: Holder, cost: i64) -> UsageEvent {
     let spending = vec![Spending { scope: Scope::Gateway, window: MoneyWindow::TOTAL.start, holder }];
     UsageEvent { spending, ..charge(1, cost) }
 }
@@ -105,7 +105,7 @@ async fn tell(replica: &Replica, fates: &HashMap<RequestId, Fate>) {
     patiently(|| replica.limiter.charge(&leases, fates)).await.unwrap();
 }
 
-async fn settle(replica: &Replica, settlement: Settlement) {
+pub(crate) async fn settle(replica: &Replica, settlement: Settlement) {
     replica.limiter.settle(settlement);
     eventually("settled queue", || replica.limiter.queued_settlements() == 0).await;
 }

@@ -14,8 +14,8 @@ use ai4free_ports::{
     request::RequestId,
     runtime::Timestamp,
     usage_ledger::{
-        Appended, Attachment, Audience, Batch, BudgetSum, Counters, Dimension, GrantAnswer, GrantRequest, Share,
-        SpoolId, UsageEvent, UsageLedger, UsageReport, Verification,
+        Appended, Attachment, Audience, Batch, BudgetSum, Counters, Dimension, EventKind, GrantAnswer, GrantRequest,
+        Recovered, Remains, Share, SpoolId, UsageEvent, UsageLedger, UsageReport, Verification,
     },
 };
 use async_trait::async_trait;
@@ -30,6 +30,11 @@ struct State {
     is_away: bool,
     attestations: u32,
     granted: HashMap<(Scope, Timestamp), HashMap<Holder, i128>>,
+    /// What others remembered.
+    recovered: Vec<UsageEvent>,
+    released: Vec<RequestId>,
+    /// Whether the processes of all spools were heard of.
+    is_heard: bool,
 }
 
 impl Epochs {
@@ -46,6 +51,29 @@ impl Epochs {
     /// As a database that is restored from a backup.
     pub(crate) fn step_back_to(&self, epoch: Epoch) {
         self.state().epoch = epoch.0;
+    }
+
+    /// Every event that it was told of by others, once each: its kind, number of its request, attempt and cost.
+    pub(crate) fn recovered(&self) -> Vec<(EventKind, u128, u16, i64)> {
+        let told = |event: &UsageEvent| (event.kind, event.request.0.as_u128(), event.attempt, event.cost.0);
+        let mut all: Vec<_> = self.state().recovered.iter().map(told).collect();
+        all.sort_by_key(|(_, request, attempt, _)| (*request, *attempt));
+        all
+    }
+
+    /// Requests of which it was told that nothing is held any more.
+    pub(crate) fn released(&self) -> Vec<u128> {
+        self.state().released.iter().map(|request| request.0.as_u128()).collect()
+    }
+
+    /// Requests that it knows to be charged, as their journal told it.
+    pub(crate) fn drain(&self, events: &[UsageEvent]) {
+        self.state().recovered.extend_from_slice(events);
+    }
+
+    /// From now on it has heard of the processes of all spools, or of none.
+    pub(crate) fn set_heard(&self, is_heard: bool) {
+        self.state().is_heard = is_heard;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -117,6 +145,29 @@ impl UsageLedger for Epochs {
 
     async fn retire(&self, _: SpoolId, _: i64) -> Result<(), StoreError> {
         Err(unavailable())
+    }
+
+    async fn recover(&self, _: SpoolId, remains: &Remains, silence: Duration) -> Result<Recovered, StoreError> {
+        let mut state = self.available()?;
+        let mut told = Recovered { are_held: !state.is_heard || silence.is_zero(), ..Recovered::default() };
+        for hold in &remains.holds {
+            let is_charge = |event: &&UsageEvent| event.request == hold.request && event.kind == EventKind::Charge;
+            let charges: Vec<UsageEvent> = state.recovered.iter().filter(is_charge).cloned().collect();
+            if !charges.is_empty() {
+                told.charged.insert(hold.request, charges);
+            }
+        }
+        let holds = remains.holds.iter().filter(|hold| told.are_held && !told.charged.contains_key(&hold.request));
+        for event in remains.charges.iter().chain(holds) {
+            let is_known = |known: &UsageEvent| {
+                (known.request, known.attempt, known.kind) == (event.request, event.attempt, event.kind)
+            };
+            if !state.recovered.iter().any(is_known) {
+                state.recovered.push(event.clone());
+            }
+        }
+        state.released.extend_from_slice(&remains.never_sent);
+        Ok(told)
     }
 
     async fn budget(&self, _: &Scope, _: &MoneyWindow) -> Result<BudgetSum, StoreError> {

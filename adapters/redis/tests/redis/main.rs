@@ -7,6 +7,8 @@ mod chaos;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
+mod copies;
+#[cfg(test)]
 mod dead_replicas;
 #[cfg(test)]
 mod epochs;

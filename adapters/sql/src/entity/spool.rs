@@ -12,7 +12,7 @@ pub(crate) struct Model {
     pub(crate) id: Uuid,
     pub(crate) generation: i64,
     pub(crate) acknowledged: i64,
-    /// 1 live, 2 dead, 3 clean, 4 retired.
+    /// 1 live, 2 missed (some of its requests may be held), 3 clean.
     pub(crate) state: i16,
     /// None of its requests holds money of this epoch or an earlier one, and the ledger has all their events.
     pub(crate) closed_epoch: i64,

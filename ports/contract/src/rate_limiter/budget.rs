@@ -28,7 +28,7 @@ pub fn money_claim(scope: Scope, window: MoneyWindow, limit: i128, amount: i64) 
 /// Claims of both sorts.
 #[must_use]
 pub fn claims(counts: &[Claim], money: &[MoneyClaim]) -> Claims {
-    Claims { counts: counts.to_vec(), money: money.to_vec() }
+    Claims { counts: counts.to_vec(), money: money.to_vec(), event: None }
 }
 
 /// The settlement of a held lease whose counts were used up and whose money came to `actual`.
@@ -42,6 +42,7 @@ pub fn spent(id: LeaseId, holder: Holder, claims: &Claims, actual: &[i64]) -> Se
         money: claims.money.iter().zip(actual).map(cost).collect(),
         holder: Some(holder),
         certainty: Certainty::Held,
+        events: Vec::new(),
     }
 }
 

@@ -30,14 +30,16 @@ pub fn counts(claims: &[Claim]) -> Claims {
 pub fn settlement(id: LeaseId, claims: &[Claim], actual: &[u64]) -> Settlement {
     let claims =
         claims.iter().zip(actual).map(|(claim, actual)| SettledClaim { claim: claim.clone(), actual: *actual });
-    Settlement { lease: id, claims: claims.collect(), money: Vec::new(), holder: None, certainty: Certainty::Held }
+    let certainty = Certainty::Held;
+    Settlement { lease: id, claims: claims.collect(), money: Vec::new(), holder: None, certainty, events: Vec::new() }
 }
 
 /// The settlement of claims of which nobody knows whether they were held.
 #[must_use]
 pub fn void(id: LeaseId, claims: &[Claim]) -> Settlement {
     let claims = claims.iter().map(|claim| SettledClaim { claim: claim.clone(), actual: claim.amount }).collect();
-    Settlement { lease: id, claims, money: Vec::new(), holder: None, certainty: Certainty::Unknown }
+    let certainty = Certainty::Unknown;
+    Settlement { lease: id, claims, money: Vec::new(), holder: None, certainty, events: Vec::new() }
 }
 
 pub(super) fn user(id: &str) -> Scope {

@@ -212,7 +212,7 @@ impl Run {
             counts.into_iter().map(|((scope, kind), (limit, amount))| claim(scope, kind, limit, amount)).collect();
         let mut money: Vec<MoneyClaim> = (0..self.random.below(4) / 2 * 2).map(|_| self.any_money_claim()).collect();
         money.dedup_by(|one, next| one.scope == next.scope);
-        Claims { counts, money }
+        Claims { counts, money, event: None }
     }
 
     /// Of a user's budget in windows of 100 s, or of a model's for ever.

@@ -8,7 +8,7 @@ use std::{
 use ai4free_ports::{
     budget::{Epoch, Grant, Holder, MoneyWindow},
     money::PicoUsdSum,
-    rate_limiter::{Claim, Claims, Held, LimitKind, MoneyClaim, NeededGrant, Reservation, Scope},
+    rate_limiter::{Claim, Claims, Held, LimitKind, MoneyClaim, NeededGrant, Reservation, Scope, Settlement},
     runtime::Timestamp,
     usage_ledger::SpoolId,
 };
@@ -22,6 +22,7 @@ use super::{
     refusals::told,
     remaining, user,
 };
+use crate::usage_journal::charge;
 
 pub async fn a_budget_is_spent_only_out_of_a_grant(harness: &impl Harness) {
     let budget = Budget::new(harness, key(), 1_000).await;
@@ -53,7 +54,7 @@ pub async fn exactly_what_a_racing_grant_pays_for_is_held(harness: &impl Harness
         let (limiter, ledger, claim) = (harness.limiter(), ledger.clone(), budget.claim(AMOUNT));
         let grant = budget.to_grant(0, 0, false);
         let tokens = super::claim(Scope::Gateway, LimitKind::Tokens, 10_000, 10);
-        let wanted = Claims { counts: vec![tokens], money: vec![claim] };
+        let wanted = claims(&[tokens], &[claim]);
         tasks.spawn(async move {
             for _ in 0..1_000 {
                 match limiter.reserve(lease(number), &wanted).await.unwrap() {
@@ -165,6 +166,24 @@ pub async fn voiding_gives_the_money_back(harness: &impl Harness) {
     harness.settled().await;
     assert!(harness.limiter().reserve(lease(2), &claims(&[], &[budget.claim(60)])).await.is_err());
     assert_eq!(budget.standing().await, Some(standing(100, 0, 0, 0)));
+}
+
+pub async fn events_that_come_with_a_settlement_change_nothing_of_it(harness: &impl Harness) {
+    let budget = Budget::new(harness, key(), 1_000).await;
+    let wanted = |amount| claims(&[], &[budget.claim(amount)]);
+    let holder = harness.holder().await;
+    budget.grant(100, 0, false).await;
+    budget.hold(1, 60).await;
+    budget.hold(2, 30).await;
+    for _ in 0..2 {
+        let settled = spent(lease(1), holder, &wanted(60), &[20]);
+        harness.limiter().settle(Settlement { events: vec![charge(1, 20)], ..settled });
+        let void = voided(lease(2), &wanted(30));
+        harness.limiter().settle(Settlement { events: vec![charge(2, 20)], ..void });
+        harness.settled().await;
+        assert_eq!(budget.standing().await, Some(standing(100, 20, 0, 0)));
+    }
+    assert!(harness.limiter().reserve(lease(2), &wanted(30)).await.is_err());
 }
 
 pub async fn money_is_reserved_and_settled_once_however_often_it_is_said(harness: &impl Harness) {

@@ -19,6 +19,7 @@ mod p16_revocation;
 mod p20_disconnect;
 mod p29_rolling_restart;
 mod p32_secrets;
+mod p34_lost_directory;
 
 use futures_util::future::LocalBoxFuture;
 
@@ -67,6 +68,7 @@ pub(crate) const PROMISES: &[Promise] = &[
     p20_disconnect::PROMISE,
     p29_rolling_restart::PROMISE,
     p32_secrets::PROMISE,
+    p34_lost_directory::PROMISE,
 ];
 
 /// What a proof is given.

@@ -4,6 +4,8 @@ use super::{catalogue::Usage, sql::Session};
 
 /// Of kinds.
 pub(crate) const CHARGE: i16 = 1;
+pub(crate) const HOLD: i16 = 3;
+pub(crate) const RELEASE: i16 = 4;
 
 /// Of outcomes.
 pub(crate) const SUCCESS: i16 = 1;
@@ -86,9 +88,10 @@ pub(crate) async fn differences(session: &mut Session) -> Vec<String> {
         (
             "keys, hours and models whose sums are not those of their events",
             "SELECT count(*) FROM (SELECT key_id, admitted_at / 3600000000 AS hour, model, \
-             sum(input_tokens + cache_read_tokens + cache_write_tokens + audio_input_tokens) AS tokens_in, \
-             sum(output_tokens + reasoning_tokens + audio_output_tokens) AS tokens_out, sum(cost_pico) AS cost, \
-             count(DISTINCT request_id) AS requests FROM usage_event GROUP BY 1, 2, 3) AS events \
+             sum(sign * (input_tokens + cache_read_tokens + cache_write_tokens + audio_input_tokens)) AS tokens_in, \
+             sum(sign * (output_tokens + reasoning_tokens + audio_output_tokens)) AS tokens_out, sum(cost_pico) AS cost, \
+             count(DISTINCT request_id) FILTER (WHERE kind = 1) AS requests FROM \
+             (SELECT *, CASE kind WHEN 4 THEN -1 ELSE 1 END AS sign FROM usage_event) AS signed GROUP BY 1, 2, 3) AS events \
              FULL JOIN usage_hour USING (key_id, hour, model) WHERE usage_hour.input_tokens IS DISTINCT FROM tokens_in \
              OR usage_hour.output_tokens IS DISTINCT FROM tokens_out OR usage_hour.requests IS DISTINCT FROM events.requests \
              OR cost_micro::numeric * 1000000 + cost_rest IS DISTINCT FROM cost",

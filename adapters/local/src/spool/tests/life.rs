@@ -1,5 +1,7 @@
 //! The life of segments and directories.
 
+use ai4free_contract::recording::Fault;
+
 use super::*;
 
 pub(super) fn small_segments() -> Place {
@@ -53,6 +55,28 @@ async fn segments_are_kept_for_a_while_after_the_ledger_has_them() {
     running.drain(ledger.clone()).await;
     assert_eq!(place.segments().len(), 1);
     assert!(running.journal.figures().bytes <= 2048);
+}
+
+/// Once each, and not before: also where an append failed after it had been committed.
+#[tokio::test]
+async fn who_wants_to_know_is_told_what_the_ledger_has() {
+    let place = Place::fresh();
+    let Running { journal, drainer } = place.run();
+    let (told, ledger) = (Arc::<std::sync::Mutex<Vec<_>>>::default(), Arc::new(RecordingLedger::default()));
+    let drainer = drainer.telling({
+        let (told, ledger) = (told.clone(), ledger.clone());
+        move |events| {
+            assert!(events.iter().all(|event| ledger.events().contains(event)), "not before");
+            told.lock().unwrap().extend_from_slice(events);
+        }
+    });
+    let running = Running { journal, drainer };
+    ledger.fail([Fault::BeforeCommit, Fault::None, Fault::AfterCommit]);
+    for number in 1..=3 {
+        serve(&*running.journal, number);
+        running.drain(ledger.clone()).await;
+    }
+    assert_eq!(*told.lock().unwrap(), charges([1, 2, 3]));
 }
 
 #[tokio::test]
