@@ -136,7 +136,7 @@ async fn money_of_strays_is_given_back_and_that_of_leases_whose_end_is_still_que
     assert_eq!(hold(&replica, 3, 80).await, holder);
     patiently(|| replica.limiter.move_time(START + Duration::from_secs(61))).await.unwrap();
     // Nobody delivers this.
-    replica.worker.abort_all();
+    replica.worker.shutdown().await;
     replica.limiter.settle(spent(lease(3), holder, &budget(80), &[75]));
     for _ in 0..2 {
         patiently(|| replica.limiter.purge()).await.unwrap();
