@@ -128,3 +128,31 @@ async fn whoever_prefers_it_is_served_without_a_row_and_it_is_loud() {
     gateway.usage_of(&key, 2).await; // those that were served meanwhile have no row
     gateway.stop_after_trouble().await;
 }
+
+/// SQLite ends a transaction by itself when its file can't be written. What is acknowledged afterwards has to be in the file.
+#[tokio::test]
+async fn a_database_that_could_not_be_written_once_is_written_again() {
+    let upstream = MockUpstream::start().await;
+    let mut gateway = Gateway::before(&upstream).await;
+    let key = gateway.key().await;
+    let log = gateway.data_dir().join("ai4free.db-wal");
+    let request = post("/v1/chat/completions", &chat("gpt-4o")).key(&key.text);
+    upstream.answer(Reply::json(&completion("ok")));
+    gateway.send(&request).await.success();
+    gateway.usage_of(&key, 1).await;
+    let Ok(written) = std::fs::metadata(&log) else { return gateway.stop().await }; // it is not SQLite
+    // The journal, which is shorter, still has room.
+    gateway.limit_file_size(Some(written.len()));
+    for _ in 0..3 {
+        upstream.answer(Reply::json(&completion("ok")));
+        gateway.send(&request).await.success();
+    }
+    eventually("an error of the ledger", || async { gateway.stderr().contains("can't be brought").then_some(()) })
+        .await;
+    gateway.limit_file_size(None);
+    gateway.usage_of(&key, 4).await;
+    gateway.crash();
+    let gateway = gateway.again().await;
+    gateway.usage_of(&key, 4).await;
+    gateway.stop_after_trouble().await;
+}

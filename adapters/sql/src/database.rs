@@ -179,7 +179,8 @@ async fn connect_sqlite(url: &str, options: DatabaseOptions) -> Result<Database,
 /// Whether the last transaction of a connection that nobody uses has come to its end; one where it has not is replaced.
 ///
 /// When the disk is full, SQLite rolls a transaction back by itself. The driver's own rollback fails then, and it goes on to
-/// count the transaction as open: no other could ever begin on that connection.
+/// count the transaction as open: what follows are savepoints, and after the next failure they are within a transaction that
+/// nobody will ever commit. They would be acknowledged, seen by this connection alone, and gone with the process.
 fn has_ended(connection: &SqliteConnection) -> bool {
     !connection.is_in_transaction()
 }
