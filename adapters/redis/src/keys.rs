@@ -7,7 +7,7 @@ use ai4free_ports::{
     runtime::Timestamp,
     usage_ledger::SpoolId,
 };
-use fred::types::Key;
+use fred::types::{Key, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -18,6 +18,10 @@ const LAYOUT: u8 = 0;
 
 /// A longer id of a scope is replaced by its hash.
 const LONGEST_ID: usize = 128;
+/// More than most requests have.
+const CLAIMS: usize = 16;
+/// Of what a key has beside its start and the id of its scope.
+const LONGEST_REST: usize = 64;
 
 /// The names of everything in Redis. One hash tag, so that a cluster keeps all of it in one place.
 pub(crate) struct Keys {
@@ -58,19 +62,23 @@ impl Keys {
 
     /// What every call of an operation of the script begins with.
     pub(crate) fn arguments(&self, operation: &'static str) -> Arguments {
-        let keys = vec![self.leases.clone(), self.clock.clone(), self.epoch.clone()];
-        Arguments { keys, values: vec![operation.into()] }
+        let (mut keys, mut values) = (Vec::with_capacity(CLAIMS), Vec::with_capacity(4 * CLAIMS));
+        keys.extend([self.leases.clone(), self.clock.clone(), self.epoch.clone()]);
+        values.push(Value::from_static_str(operation));
+        Arguments { keys, values }
     }
 
     /// Where a claim is counted.
     pub(crate) fn claim(&self, claim: &Claim) -> Key {
         let kind = match claim.kind {
-            LimitKind::Requests => "w:requests",
-            LimitKind::ImageRequests => "w:images",
-            LimitKind::Tokens => "w:tokens",
-            LimitKind::Concurrency => "c",
+            LimitKind::Requests => "w:requests:",
+            LimitKind::ImageRequests => "w:images:",
+            LimitKind::Tokens => "w:tokens:",
+            LimitKind::Concurrency => "c:",
         };
-        format!("{}{kind}:{}", self.start, scope(&claim.scope)).into()
+        let mut key = self.begin(kind, &claim.scope);
+        push_scope(&mut key, &claim.scope);
+        key.into()
     }
 
     /// What a budget has seen in a window, in one epoch.
@@ -80,7 +88,20 @@ impl Keys {
 
     /// The same, of the window that starts then.
     pub(crate) fn budget_from(&self, epoch: Epoch, of: &Scope, start: Timestamp) -> Key {
-        format!("{}m:{}:{}:{}", self.start, epoch.0, scope(of), start.0).into()
+        let mut key = self.begin("m:", of);
+        // Writing to a string can't fail.
+        let _ = write!(key, "{}:", epoch.0);
+        push_scope(&mut key, of);
+        let _ = write!(key, ":{}", start.0);
+        key.into()
+    }
+
+    /// A key with room for all that will follow: every request makes one for each of its claims, twice.
+    fn begin(&self, kind: &str, scope: &Scope) -> String {
+        let mut key = String::with_capacity(self.start.len() + LONGEST_REST + scope.id().len());
+        key.push_str(&self.start);
+        key.push_str(kind);
+        key
     }
 }
 
@@ -95,17 +116,19 @@ pub(crate) fn parse_lease(field: &str) -> Option<LeaseId> {
     Some(LeaseId { request: RequestId(Uuid::parse_str(request).ok()?), number: number.parse().ok()? })
 }
 
-fn scope(scope: &Scope) -> String {
+fn push_scope(key: &mut String, scope: &Scope) {
     let (name, id) = (scope.name(), scope.id());
+    key.push_str(name);
     if id.len() <= LONGEST_ID {
-        return format!("{name}:{id}");
+        key.push(':');
+        key.push_str(id);
+        return;
     }
-    let mut hashed = format!("{name}#");
+    key.push('#');
     for byte in Sha256::digest(id) {
         // Writing to a string can't fail.
-        let _ = write!(hashed, "{byte:02x}");
+        let _ = write!(key, "{byte:02x}");
     }
-    hashed
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use ai4free_ports::{
     runtime::Timestamp,
 };
 
+use fred::types::Value;
+
 use crate::{
     keys::{self, Keys},
     money,
@@ -30,7 +32,7 @@ pub(crate) fn arguments(keys: &Keys, epoch: Option<Epoch>, lease: LeaseId, claim
             LimitKind::Concurrency => ("c", 1),
             LimitKind::Requests | LimitKind::ImageRequests | LimitKind::Tokens => ("w", countable(amount)),
         };
-        arguments.values.extend([kind.into(), countable(limit).into(), amount.into()]);
+        arguments.values.extend([Value::from_static_str(kind), countable(limit).into(), amount.into()]);
     }
     if let Some(epoch) = epoch {
         claims.money.iter().for_each(|claim| money::push_claim(&mut arguments, keys, epoch, claim));

@@ -1,5 +1,6 @@
 use ai4free_ports::{budget::Epoch, rate_limiter::RATE_WINDOW};
 use fred::{
+    bytes_utils::Str,
     clients::{Client, WithOptions},
     error::{Error, ErrorKind},
     interfaces::LuaInterface,
@@ -43,7 +44,8 @@ pub(crate) enum TimeSource {
 /// A script as this version has it. Another version has another digest, so both can run side by side.
 pub(crate) struct Script {
     source: String,
-    digest: String,
+    /// To be cloned for each call.
+    digest: Str,
 }
 
 impl Script {
@@ -59,13 +61,13 @@ impl Script {
         let source = format!(
             "local EPOCH = {epoch}\nlocal WINDOW, LEASE_MS = {window}, {lease}\n{time}{MONEY}{COPIES}{OPERATIONS}"
         );
-        Self { digest: sha1_hash(&source), source }
+        Self { digest: sha1_hash(&source).into(), source }
     }
 
     /// The script of [`crate::RedisBudgetCounters`].
     pub(crate) fn correction() -> Self {
         let source = format!("{MONEY}{CORRECTION}");
-        Self { digest: sha1_hash(&source), source }
+        Self { digest: sha1_hash(&source).into(), source }
     }
 
     /// One EVALSHA. A server that does not know the script (new, restarted, failed over, flushed) is given it, once.
@@ -76,7 +78,7 @@ impl Script {
     ) -> Result<R, Error> {
         match self.call_loaded(client, arguments()).await {
             Err(error) if is_unknown_script(&error) => {
-                self.load(client).await?;
+                Box::pin(self.load(client)).await?;
                 self.call_loaded(client, arguments()).await
             }
             answer => answer,
@@ -89,7 +91,8 @@ impl Script {
         client: &WithOptions<Client>,
         arguments: Arguments,
     ) -> Result<R, Error> {
-        client.evalsha(self.digest.as_str(), arguments.keys, arguments.values).await
+        // The client's future has kilobytes, and all that it is wrapped in would move it once more: not so in a box.
+        Box::pin(client.evalsha(self.digest.clone(), arguments.keys, arguments.values)).await
     }
 
     /// Onto every primary of a cluster.
