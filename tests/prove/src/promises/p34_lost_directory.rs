@@ -11,7 +11,7 @@ use futures_util::{FutureExt, future::join_all};
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{Promise, Stage};
+use super::{Company, Promise, Stage};
 use crate::{
     findings::Findings,
     load::{self, Lane, Order, Sent},
@@ -31,7 +31,7 @@ use crate::{
 pub(super) const PROMISE: Promise = Promise {
     id: "P34",
     title: "a replica that is lost with its directory loses no charge: others bring it; what was open is held until it turns up",
-    mostly_waits: true,
+    company: Company::Everybody,
     prove: |stage| prove(stage).boxed_local(),
 };
 
