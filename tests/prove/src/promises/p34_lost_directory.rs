@@ -31,7 +31,7 @@ use crate::{
 pub(super) const PROMISE: Promise = Promise {
     id: "P34",
     title: "a replica that is lost with its directory loses no charge: others bring it; what was open is held until it turns up",
-    company: Company::Patient,
+    company: Company::Everybody,
     prove: |stage| prove(stage).boxed_local(),
 };
 
