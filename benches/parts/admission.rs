@@ -51,7 +51,11 @@ fn claims() -> Claims {
         is_top_up: false,
         on_redis_down,
     };
-    Claims { counts: scopes().iter().flat_map(counts).collect(), money: scopes().iter().map(money).collect() }
+    Claims {
+        counts: scopes().iter().flat_map(counts).collect(),
+        money: scopes().iter().map(money).collect(),
+        event: None,
+    }
 }
 
 fn settlement(lease: LeaseId, holder: Holder, claims: &Claims) -> Settlement {
@@ -65,6 +69,7 @@ fn settlement(lease: LeaseId, holder: Holder, claims: &Claims) -> Settlement {
             .collect(),
         holder: Some(holder),
         certainty: Certainty::Held,
+        events: Vec::new(),
     }
 }
 
