@@ -32,6 +32,7 @@ fn line(measure: &Measure, figures: &[Figure]) -> Option<String> {
     let reached = || figures.iter().map(|figure| figure.against(goal));
     let show_reached = |value: f64| match goal {
         Goal::Times(_) => format!("{value:.2} ×"),
+        Goal::Over(_) if value < 0.0 => format!("−{}", unit.show(-value)),
         Goal::Over(_) => format!("+{}", unit.show(value)),
         Goal::AtMost(_) | Goal::AtLeast(_) => unit.show(value),
     };
