@@ -99,7 +99,7 @@ impl Direct {
         };
         match answer {
             Answer::Whole { body, limits } => {
-                Ok(response(ReplyBody::Whole(Full::new(body)), "application/json", &limits))
+                Ok(response(ReplyBody::Whole(Full::new(body)), "application/json; charset=utf-8", &limits))
             }
             Answer::Stream { frames, limits } if operation == Operation::Chat => {
                 let events = SseStream::new(frames, self.openai.clone(), &self.cut);

@@ -133,7 +133,10 @@ async fn many_keys_at_once_are_charged_for_exactly_what_they_asked() {
     let gateway = Gateway::start().await;
     let mut keys = Vec::new();
     for _ in 0..KEYS {
-        keys.push(gateway.key().await);
+        let key = gateway.key().await;
+        // Known to the process before many ask at once: what a slow store of keys does is not what this is about.
+        gateway.usage(&key).await;
+        keys.push(key);
     }
     let started = std::time::Instant::now();
     for batch in keys.chunks(4) {
