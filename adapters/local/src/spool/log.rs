@@ -76,7 +76,8 @@ impl Log {
                 }
                 return Ok(());
             }
-            Ok(_) => io::Error::new(io::ErrorKind::StorageFull, "the record was written in part"),
+            // The disk is full, or this file has all that it may have: only another one can tell.
+            Ok(_) => io::Error::new(io::ErrorKind::WriteZero, "the record was written in part"),
             Err(error) => error,
         };
         let is_torn = writer.truncate(segment.length).is_err();
@@ -133,7 +134,7 @@ impl Log {
         if !matches!(written, Ok(HEADER)) {
             drop(writer);
             fs::remove_file(&path)?;
-            return Err(written.err().unwrap_or_else(|| io::ErrorKind::StorageFull.into()));
+            return Err(written.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into()));
         }
         let length = HEADER as u64;
         self.used.fetch_add(length, Ordering::Relaxed);

@@ -94,14 +94,17 @@ impl State {
             return Err(JournalError::Full);
         }
         let written = match self.log.append(frame) {
-            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => self.log.append(frame), // in another segment
+            Err(error) if matches!(error.kind(), io::ErrorKind::FileTooLarge | io::ErrorKind::WriteZero) => {
+                self.log.append(frame) // in another segment
+            }
             written => written,
         };
         self.is_in_trouble = written.is_err();
         written.map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                JournalError::Full
-            }
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge
+            | io::ErrorKind::WriteZero => JournalError::Full,
             _ => JournalError::Io(error.into()),
         })?;
         let intent = Intent { bound: bound.clone(), checkpoint: None };
