@@ -17,6 +17,7 @@ use ai4free_ports::{
     provider_settings::{ProviderSettings, Quirks, Timeouts},
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -115,20 +116,25 @@ async fn connections_to_providers_send_small_pieces_at_once() {
 }
 
 /// An upstream that answers every request with a stream, and counts its connections.
-async fn streams(listener: tokio::net::TcpListener, connections: Arc<AtomicUsize>) {
+async fn streams(listener: tokio::net::TcpListener, connections: &AtomicUsize) {
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\ne\r\ndata: [DONE]\n\n\r\n0\r\n\r\n";
+    let mut open = FuturesUnordered::new();
     loop {
-        let (mut socket, _) = listener.accept().await.unwrap();
-        connections.fetch_add(1, Ordering::SeqCst);
-        tokio::spawn(async move {
-            let mut read = Vec::new();
-            while socket.read_buf(&mut read).await.is_ok_and(|bytes| bytes > 0) {
-                if read.ends_with(b"{}") {
-                    read.clear();
-                    socket.write_all(ANSWER).await.unwrap();
-                }
+        tokio::select! {
+            Ok((mut socket, _)) = listener.accept() => {
+                connections.fetch_add(1, Ordering::SeqCst);
+                open.push(async move {
+                    let mut read = Vec::new();
+                    while socket.read_buf(&mut read).await.is_ok_and(|bytes| bytes > 0) {
+                        if read.ends_with(b"{}") {
+                            read.clear();
+                            socket.write_all(ANSWER).await.unwrap();
+                        }
+                    }
+                });
             }
-        });
+            Some(()) = open.next() => {}
+        }
     }
 }
 
@@ -136,20 +142,24 @@ async fn streams(listener: tokio::net::TcpListener, connections: Arc<AtomicUsize
 async fn a_connection_is_used_again_whether_its_stream_was_read_to_its_end_or_to_its_last_event() {
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
-    let connections = Arc::new(AtomicUsize::new(0));
-    let upstream = tokio::spawn(streams(listener, connections.clone()));
+    let connections = AtomicUsize::new(0);
     let client = UpstreamClient::new(Arc::new(Transport::new()), Duration::from_secs(5));
     let body = || RequestBody::from(Rope([Bytes::from_static(b"{}")].into_iter().collect()));
-    for number in 0..20 {
-        let request = Request::post(&url).body(body()).unwrap();
-        let mut response = client.send(request).await.unwrap().into_body();
-        let event = response.frame().await.unwrap().unwrap().into_data().unwrap();
-        assert_eq!(event, "data: [DONE]\n\n");
-        if number < 10 {
-            assert!(response.frame().await.is_none());
+    let calls = async {
+        for number in 0..20 {
+            let request = Request::post(&url).body(body()).unwrap();
+            let mut response = client.send(request).await.unwrap().into_body();
+            let event = response.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(event, "data: [DONE]\n\n");
+            if number < 10 {
+                assert!(response.frame().await.is_none());
+            }
         }
+    };
+    tokio::select! {
+        () = streams(listener, &connections) => {}
+        () = calls => {}
     }
     // The end of a stream that is not read any more may still be on its way when the next request comes.
     assert!((1..=2).contains(&connections.load(Ordering::SeqCst)), "{connections:?} for 20 requests");
-    upstream.abort();
 }
