@@ -123,8 +123,12 @@ impl Undertaker {
                     tracing::warn!(replica = %name.replica, leases = count, "a replica is silent: what it reserved counts as used");
                 }
                 let mut cursor = FIRST_PAGE.to_owned();
-                while let Some((given_up, copies)) = page(connections, keys, &name.replica, &mut cursor).await? {
+                while let Some((_, copies)) = page(connections, keys, &name.replica, &mut cursor).await? {
                     bring(stores, &name.replica, &copies).await?;
+                }
+                // Only then: of a request with several leases, a copy that comes later would release what is held of another.
+                let mut cursor = FIRST_PAGE.to_owned();
+                while let Some((given_up, _)) = page(connections, keys, &name.replica, &mut cursor).await? {
                     hold(stores, &name.replica, &given_up).await?;
                 }
             }
@@ -248,7 +252,8 @@ pub(crate) async fn charge(
             let mut remains = Remains::default();
             for given_up in part {
                 match fates.get(&given_up.lease.request) {
-                    Some(Fate::Charged(events)) if events.is_empty() && given_up.is_held => {
+                    // Whether another replica had it held meanwhile is not known here.
+                    Some(Fate::Charged(events)) if events.is_empty() => {
                         remains.never_sent.push(given_up.lease.request);
                     }
                     Some(Fate::Unknown) if !given_up.is_held => remains.holds.extend(given_up.hold.clone()),

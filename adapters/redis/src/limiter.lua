@@ -263,6 +263,9 @@ local function settle()
       if reserved_in or not state then call('HSET', KEYS[1], lease, string.format('x%d', second)) end
     elseif reserved_in then
       state = end_lease(lease, copy, room)
+    elseif is_copy(state) and copy == '' and certainty == 'h' then
+      -- Said again, because the answer was lost: by now the ledger has it, and nobody else will remove the copy.
+      call('HDEL', KEYS[1], lease)
     end
     if copy ~= '' then reply[#reply + 1] = is_copy(state) and 1 or reserved_in and 0 or -1 end
     for i = claim, first_money - 1 do

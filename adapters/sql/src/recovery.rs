@@ -61,7 +61,10 @@ async fn recover_once(
     let charged = charges(&transaction, remains.holds.iter().map(|hold| hold.request.0)).await?;
     let is_open = |hold: &&UsageEvent| !charged.contains_key(&hold.request);
     let holds = remains.holds.iter().filter(|_| are_held).filter(is_open);
-    let events: Vec<&UsageEvent> = remains.charges.iter().chain(holds).collect();
+    // A journal that lost the end of a request has charged it at its bound, under fewer attempts perhaps than it had.
+    let known = charges(&transaction, remains.charges.iter().map(|event| event.request.0)).await?;
+    let unknown = remains.charges.iter().filter(|event| !known.contains_key(&event.request));
+    let events: Vec<&UsageEvent> = unknown.chain(holds).collect();
     let from = store_next(&transaction, events.len()).await?;
     let mut rows: Vec<usage_event::Model> =
         events.into_iter().zip(from..).map(|(event, position)| stored(event, position)).collect();

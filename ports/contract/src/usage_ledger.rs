@@ -63,6 +63,7 @@ macro_rules! usage_ledger_contract {
             a_ledger_that_nobody_touched_is_verified
             what_others_remember_is_stored_and_summed_once
             all_attempts_of_a_remembered_request_are_one_request
+            what_a_journal_has_charged_otherwise_is_charged_once
             a_hold_is_released_with_the_charge_of_its_journal
             a_hold_is_released_with_a_charge_that_others_remember
             nothing_is_held_of_a_request_that_was_charged

@@ -63,12 +63,12 @@ fn settlement(number: u128, holder: Holder, amount: i64, cost: i64) -> Settlemen
 async fn a_copy_is_kept_from_the_settlement_until_the_ledger_has_the_events() {
     let Some(cluster) = Cluster::start().await else { return };
     let replica = replica(&cluster, 1).await;
-    let holder = open(&replica, &[(1, 60), (2, 70)]).await;
+    let holder = open(&replica, &[(1, 60), (2, 70), (3, 10)]).await;
     for _ in 0..2 {
         settle(&replica, settlement(1, holder, 60, 20)).await;
         assert_eq!(
             (cluster.money().await, kept(&cluster, 1).await, replica.limiter.copies()),
-            ((20, 70), "s".into(), 1)
+            ((20, 80), "s".into(), 1)
         );
     }
     // The ledger may be faster than Redis.
@@ -80,7 +80,12 @@ async fn a_copy_is_kept_from_the_settlement_until_the_ledger_has_the_events() {
     while !kept(&cluster, 1).await.is_empty() {
         tokio::task::yield_now().await;
     }
-    assert_eq!((cluster.money().await, replica.limiter.copies()), ((50, 0), 0));
+    assert_eq!((cluster.money().await, replica.limiter.copies()), ((50, 10), 0));
+    // The answer to a settlement was lost, and when it is said again the ledger has its events.
+    settle(&replica, settlement(3, holder, 10, 5)).await;
+    assert_eq!(kept(&cluster, 3).await, "s");
+    settle(&replica, Settlement { events: Vec::new(), ..settlement(3, holder, 10, 5) }).await;
+    assert_eq!((cluster.money().await, kept(&cluster, 3).await), ((55, 0), String::new()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -46,6 +46,20 @@ pub async fn all_attempts_of_a_remembered_request_are_one_request(harness: &impl
     assert_clean(&*spool.ledger).await;
 }
 
+/// The journal lost the end of a request, and the next life charged its bound.
+pub async fn what_a_journal_has_charged_otherwise_is_charged_once(harness: &impl Harness) {
+    let spool = Spool::attach(harness, 1).await;
+    let bound = UsageEvent { attempt: 0, cost: PicoUsd(BOUND), outcome: Outcome::Lost, ..charge(1) };
+    spool.append(0, std::slice::from_ref(&bound)).await;
+    let failed = UsageEvent { attempt: 0, outcome: Outcome::Failed, ..charge(1) };
+    let succeeded = UsageEvent { attempt: 1, ..charge(1) };
+    recover(&spool, charges(&[failed, succeeded]), ANY).await;
+    spool.assert_holds(&[bound]).await;
+    let counters = counters(&spool).await;
+    assert_eq!((counters.requests, counters.cost), (1, PicoUsdSum(BOUND.into())));
+    assert_clean(&*spool.ledger).await;
+}
+
 pub async fn a_hold_is_released_with_the_charge_of_its_journal(harness: &impl Harness) {
     let before = Spool::attach(harness, 1).await;
     let (first, top_up) = (hold(1), UsageEvent { attempt: 1, ..hold(1) });
