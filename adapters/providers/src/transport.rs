@@ -1,7 +1,7 @@
 //! The only upstream HTTP of the gateway: no proxies, no redirects, no decompression, one address policy, one TLS set-up.
 //!
 //! Two clients, because a request that stays in one protocol is most of the traffic: a pool of our own around hyper carries it
-//! at less than two thirds of the CPU that reqwest takes; reqwest is under the SSE client of the crossing lane and under downloads.
+//! for less than reqwest costs; reqwest is under the SSE client of the crossing lane and under downloads.
 
 use std::{
     error::Error,
